@@ -1,0 +1,52 @@
+# make help lists what there is. Every target sets up what it needs in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+SERVICES := oauth poller orders tenant-sync
+LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-emit-package keybuzz-shared --no-emit-index-url --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check fmt lock bench compose compose-check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## Install the locked dependencies into .venv
+
+.venv/ready: requirements/uv.txt requirements/dev.txt shared/pyproject.toml devstack/pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
+		-e shared -e devstack $(SERVICES:%=-e services/%)
+	@touch $@
+
+demo: setup ## Run the whole story and show it (ARGS=--exit ends by itself)
+	$(BIN)/python -m devstack demo $(ARGS)
+
+up: setup ## Start everything and keep it running (ARGS="--state DIR" for a second one)
+	$(BIN)/python -m devstack up $(ARGS)
+
+test: setup ## Run the tests (ARGS="-k word" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Format, lint, types, imports and tests, as CI does
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory compose-check test
+
+fmt: setup ## Format and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lock: setup ## Compile the lock files again after a change of dependencies
+	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
+	$(LOCK) requirements/dev.in requirements/uv.in devstack/pyproject.toml shared/pyproject.toml -c requirements/uv.txt -o requirements/dev.txt
+	for s in $(SERVICES); do $(LOCK) services/$$s/pyproject.toml -c requirements/dev.txt -o requirements/$$s.txt || exit 1; done
+
+clean: ## Remove .venv and the local state
+	rm -rf .venv .local
