@@ -1,0 +1,180 @@
+"""The contracts between the services: one struct per subject, the same that /asyncapi.json and the golden
+samples in tests/events are made from. A new field has a default; anything else is a new subject.
+No event carries personal data: ids only.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+TenantId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The product's tenant id")
+]
+"""Bounded and free of separators: it becomes part of a Vault path and of a mail address."""
+
+Marketplace = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$", description="AMAZON")]
+ExternalOrderId = Annotated[str, Meta(min_length=1, max_length=64, description="Amazon's order id, 3-7-7 digits")]
+AMAZON = "AMAZON"
+
+
+class Event(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A fact that was committed. Its CloudEvents attributes travel in headers, never in the body."""
+
+    SUBJECT: ClassVar[str]
+    PUBLISHER: ClassVar[str]
+
+    tenant_id: TenantId
+
+
+class TenantCreated(Event, frozen=True, kw_only=True, rename="camel"):
+    """The product has a new tenant; the product database says what it is."""
+
+    SUBJECT: ClassVar[str] = "tenant.created"
+    PUBLISHER: ClassVar[str] = "product"
+
+
+class InboundAddress(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A mail address that a tenant's marketplace messages may be sent to."""
+
+    marketplace: Marketplace
+    country: str
+    email: str
+    status: str
+
+
+class TenantSynced(Event, frozen=True, kw_only=True, rename="camel"):
+    """The marketplace database has the tenant as the product database does."""
+
+    SUBJECT: ClassVar[str] = "tenant.synced"
+    PUBLISHER: ClassVar[str] = "tenant-sync"
+
+    name: str
+    plan: str
+    status: str
+    inbound_addresses: list[InboundAddress]
+
+
+class ConnectionConnected(Event, frozen=True, kw_only=True, rename="camel"):
+    """The seller's account is usable: credentials are in Vault and the connection is committed."""
+
+    SUBJECT: ClassVar[str] = "connection.connected"
+    PUBLISHER: ClassVar[str] = "oauth"
+
+    marketplace: Marketplace
+    connection_id: UUID
+    seller_id: str
+    marketplace_ids: list[str]
+    region: str
+    app_source: str
+    connected_at: datetime
+    reauthorize_by: datetime
+
+
+class MessageSource(StrEnum):
+    """Where a buyer's message came from."""
+
+    MOCK = "mock"
+    SPAPI = "spapi"
+    EMAIL = "email"
+
+
+class MessageReceived(Event, frozen=True, kw_only=True, rename="camel"):
+    """A buyer's message was stored, once, and belongs to a ticket."""
+
+    SUBJECT: ClassVar[str] = "message.received"
+    PUBLISHER: ClassVar[str] = "poller"
+
+    marketplace: Marketplace
+    message_id: UUID
+    external_id: str
+    ticket_id: UUID
+    external_order_id: ExternalOrderId | None = None
+    source: MessageSource
+    inbound_address: str | None = None
+    received_at: datetime
+    reply_by: datetime | None = None
+
+
+class StoreCause(StrEnum):
+    """Why a single order was stored."""
+
+    MESSAGE = "MESSAGE"
+    DELTA = "DELTA"
+    REQUEST = "REQUEST"
+
+
+class OrderStored(Event, frozen=True, kw_only=True, rename="camel"):
+    """An order was stored or changed outside of a backfill."""
+
+    SUBJECT: ClassVar[str] = "order.stored"
+    PUBLISHER: ClassVar[str] = "orders"
+
+    marketplace: Marketplace
+    order_id: UUID
+    external_order_id: ExternalOrderId
+    order_status: str
+    is_new: bool
+    cause: StoreCause
+
+
+class Window(Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """The span of order dates that a backfill covers: from is in it, to is not."""
+
+    from_: datetime
+    to: datetime
+
+
+class BackfillEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """What every event of a backfill says."""
+
+    PUBLISHER: ClassVar[str] = "orders"
+
+    job_id: UUID
+    days: int
+    window: Window
+    orders_stored: int
+    items_stored: int
+    eta_seconds: int | None = None
+
+
+class BackfillRequested(BackfillEvent, frozen=True, kw_only=True, rename="camel"):
+    """A backfill is queued."""
+
+    SUBJECT: ClassVar[str] = "backfill.requested"
+
+
+class BackfillProgressed(BackfillEvent, frozen=True, kw_only=True, rename="camel"):
+    """A page of a backfill is stored and more is to come."""
+
+    SUBJECT: ClassVar[str] = "backfill.progressed"
+
+
+class BackfillCompleted(BackfillEvent, frozen=True, kw_only=True, rename="camel"):
+    """Every order of the window is stored."""
+
+    SUBJECT: ClassVar[str] = "backfill.completed"
+
+
+class BackfillFailed(BackfillEvent, frozen=True, kw_only=True, rename="camel"):
+    """A backfill ended before it was complete; error is the code of what ended it."""
+
+    SUBJECT: ClassVar[str] = "backfill.failed"
+
+    error: str
+
+
+EVENTS: tuple[type[Event], ...] = (
+    TenantCreated,
+    TenantSynced,
+    ConnectionConnected,
+    MessageReceived,
+    OrderStored,
+    BackfillRequested,
+    BackfillProgressed,
+    BackfillCompleted,
+    BackfillFailed,
+)
+"""Every contract, in the order of the story."""

@@ -1,0 +1,98 @@
+"""Settings from the environment: one frozen struct per service, read once in main()."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+
+class Secret:
+    """A value that does not print: reveal() is the only way to it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(hidden)"
+
+
+class SettingsError(Exception):
+    """What is wrong with the environment, every variable of it in one message."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every service reads. Each field is the environment variable of the same name in upper case."""
+
+    database_url: Secret
+    nats_url: Secret
+    nats_cacert: str | None = None
+    jwt_secret: Secret
+    keybuzz_internal_key: Secret
+    keybuzz_dev_mode: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log_level: str = "INFO"
+    max_deliveries: int = 8
+    """Deliveries of an event before it goes to the dead letters."""
+    retry_base_seconds: float = 1.0
+    """The first delay of a retry; each next one doubles, up to five minutes."""
+
+
+class AmazonSettings(Settings, frozen=True, kw_only=True):
+    """What a service reads that talks to Amazon: Vault, where the credentials are, and Amazon's addresses."""
+
+    vault_addr: str
+    vault_cacert: str | None = None
+    vault_role_id: str | None = None
+    vault_secret_id: Secret | None = None
+    vault_token: Secret | None = None
+    """A developer's token, in place of the AppRole."""
+    amazon_spapi_app_source: str = "external_test"
+    amazon_lwa_url: str = "https://api.amazon.com"
+    amazon_spapi_url: str | None = None
+    """One address for every region, for a stand-in; None asks Amazon's own regional hosts."""
+
+    def __post_init__(self) -> None:
+        if self.vault_token is None and (self.vault_role_id is None or self.vault_secret_id is None):
+            raise ValueError("VAULT_ROLE_ID and VAULT_SECRET_ID are missing (or, for a developer, VAULT_TOKEN)")
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
+    """Read the struct from the environment; an empty variable counts as missing.
+    SettingsError names every variable that is missing or wrong, and no value of a secret.
+    """
+    raw: dict[str, str] = {}
+    problems: list[str] = []
+    for field in msgspec.structs.fields(cls):
+        variable = field.name.upper()
+        value = environ.get(variable, "")
+        if not value:
+            if field.required:
+                problems.append(f"{variable} is missing")
+            continue
+        try:
+            msgspec.convert(value, field.type, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            problems.append(f"{variable} is wrong: {error}")
+        raw[field.name] = value
+    if not problems:
+        try:
+            return msgspec.convert(raw, cls, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            problems.append(str(error))
+    raise SettingsError("The environment is not complete: " + "; ".join(problems) + ".")
+
+
+def _decode(type_: type[Any], value: Any) -> Any:
+    if type_ is Secret:
+        return Secret(value)
+    raise NotImplementedError(f"no way to read a {type_} from the environment")
