@@ -32,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Secret
     nats_url: Secret
     nats_cacert: str | None = None
-    jwt_secret: Secret
+    jwt_secret: Secret | None = None
     keybuzz_internal_key: Secret
     keybuzz_dev_mode: bool = False
     host: str = "127.0.0.1"
@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class AmazonSettings(Settings, frozen=True, kw_only=True):
     """What a service reads that talks to Amazon: Vault, where the credentials are, and Amazon's addresses."""
 
+    jwt_secret: Secret
     vault_addr: str
     vault_cacert: str | None = None
     vault_role_id: str | None = None
@@ -54,6 +55,8 @@ class AmazonSettings(Settings, frozen=True, kw_only=True):
     vault_token: Secret | None = None
     """A developer's token, in place of the AppRole."""
     amazon_spapi_app_source: str = "external_test"
+    amazon_spapi_app_path: str = "keybuzz/amazon_spapi/app"
+    """Where in Vault the application's credentials are; older installations have them elsewhere."""
     amazon_lwa_url: str = "https://api.amazon.com"
     amazon_spapi_url: str | None = None
     """One address for every region, for a stand-in; None asks Amazon's own regional hosts."""
