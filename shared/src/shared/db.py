@@ -1,0 +1,40 @@
+"""The connection pool. A transaction is always `async with conn.transaction()`."""
+
+from typing import Any, TypeAlias
+
+import asyncpg
+import msgspec
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Conn: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+
+async def open_pool(url: str, service: str, *, size: int = 10) -> Pool:
+    """A ready pool; OSError or asyncpg.PostgresError when the server cannot be reached or refuses."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        init=use_msgspec_for_json,
+        reset=_no_reset,
+        command_timeout=30,
+        timeout=10,
+        server_settings={"application_name": service},
+    )
+
+
+async def use_msgspec_for_json(conn: Conn) -> None:
+    """jsonb in and out as Python values and structs."""
+    await conn.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_encode_json, decoder=msgspec.json.decode, format="text"
+    )
+
+
+def _encode_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+async def _no_reset(_conn: Conn) -> None:
+    """No query on release: sessions keep nothing, as transactions end with their block and locks that last
+    longer are taken on connections of their own. It saves a round trip per use.
+    """
