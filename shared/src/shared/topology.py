@@ -84,4 +84,4 @@ def consumer_of(service: str, handler: str) -> Consumer:
 
 def published_by(service: str) -> list[type[Event]]:
     """The events whose publisher is this service (or "product", the product app)."""
-    return [event for event in EVENTS if event.PUBLISHER == service]
+    return [event for event in EVENTS if service == event.PUBLISHER]
