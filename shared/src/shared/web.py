@@ -1,5 +1,6 @@
 """HTTP the same way in every service: problem details, health, readiness, metrics, documentation."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -8,7 +9,7 @@ import msgspec
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException, SerializationException, ValidationException
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler
@@ -18,6 +19,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from .auth import Authenticate, Keys, tenant_of
 from .errors import PermanentError, RetryLaterError
 from .telemetry import log
+
+_NAMED_FIELD = re.compile(r"field `(\w+)`")
 
 Check = Callable[[], Awaitable[str | None]]
 """Says what is not ready, in a sentence; None when all is."""
@@ -72,17 +75,26 @@ def _on_retry_later(_: HttpRequest, error: RetryLaterError) -> Response[bytes]:
 
 
 def _on_invalid(_: HttpRequest, error: ValidationException) -> Response[bytes]:
-    found = [
-        FieldProblem(str(each.get("key") or each.get("source") or "body"), str(each.get("message", "is wrong")))
-        for each in (error.extra or [])
-        if isinstance(each, dict)
-    ]
+    found = [_field_problem(each) for each in (error.extra or []) if isinstance(each, dict)]
     found = found or [FieldProblem("body", error.detail)]
     detail = "; ".join(f"{each.field}: {each.message}" for each in found)
     return problem(400, "invalid_request", f"The request is not as it should be: {detail}.", errors=found)
 
 
+def _field_problem(found: dict[str, Any]) -> FieldProblem:
+    """Litestar names the body "data" where msgspec names the field only in its message."""
+    message = str(found.get("message", "is wrong"))
+    key = str(found.get("key") or "data")
+    if key == "data":
+        named = _NAMED_FIELD.search(message)
+        key = named.group(1) if named else "body"
+    return FieldProblem(key, message)
+
+
 def _on_http(_: HttpRequest, error: HTTPException) -> Response[bytes]:
+    if isinstance(error.__cause__, SerializationException):
+        message = f"The body is not valid JSON: {error.detail}."
+        return problem(400, "invalid_json", message, errors=[FieldProblem("body", error.detail)])
     phrase = HTTPStatus(error.status_code).phrase
     return problem(error.status_code, phrase.lower().replace(" ", "_"), error.detail or phrase, headers=error.headers)
 
