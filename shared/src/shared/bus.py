@@ -35,8 +35,8 @@ DELAY_CAP_SECONDS = 300.0
 CONNECT_SECONDS = 10
 STOP_SECONDS = 6
 
-OUTAGES = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, UnavailableError)
-"""Not the event's fault: they are retried however often it takes, and never dead-lettered by us."""
+OUTAGES = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+"""Not the event's fault: it waits for their end, however many deliveries it takes."""
 POISON = (PermanentError, msgspec.MsgspecError, UnicodeDecodeError)
 
 Handler = Callable[[Any, str], Awaitable[None]]
@@ -61,9 +61,13 @@ class Retry:
     def __call__(self, msg: Msg | None, *, context: Any) -> "_Attempt":
         return _Attempt(msg, context=context, policy=self)
 
-    def delay_seconds(self, deliveries: int) -> float:
-        """Doubles with each delivery up to the cap; with jitter, so that what failed together spreads."""
+    def delay_seconds(self, deliveries: int, error: BaseException) -> float:
+        """Doubles with each delivery up to the cap, or begins where the error says when to come back; with
+        jitter, so that what failed together spreads.
+        """
         delay = min(DELAY_CAP_SECONDS, self.base_seconds * 2.0 ** (deliveries - 1))
+        if isinstance(error, RetryLaterError) and error.delay_seconds is not None:
+            delay = min(DELAY_CAP_SECONDS, error.delay_seconds * 2)
         return random.uniform(delay / 2, delay)  # noqa: S311 - no secret hangs on it
 
     async def bury(self, msg: Msg, error: BaseException) -> None:
@@ -126,10 +130,10 @@ class _Attempt(BaseMiddleware[Any, Any]):
         if isinstance(error, (HandlerException, asyncio.CancelledError)):
             return False
         about = {"handler": handler, "subject": self.msg.subject, "sequence": meta.sequence.stream}
-        exhausted = meta.num_delivered >= self.policy.max_deliveries and not isinstance(error, OUTAGES)
+        patient = isinstance(error, OUTAGES) or (isinstance(error, RetryLaterError) and error.patient)
+        exhausted = meta.num_delivered >= self.policy.max_deliveries and not patient
         if not (exhausted or isinstance(error, POISON)):
-            wanted = error.delay_seconds if isinstance(error, RetryLaterError) else None
-            delay = wanted or self.policy.delay_seconds(meta.num_delivered)
+            delay = self.policy.delay_seconds(meta.num_delivered, error)
             HANDLED.labels(handler, "retried").inc()
             log.warning(
                 "event_delivered_again_later",

@@ -35,6 +35,8 @@ class RetryLaterError(Exception):
 
     code: ClassVar[str] = "try_again_later"
     status: ClassVar[int] = 503
+    patient: ClassVar[bool] = False
+    """True where the cause is no event's fault: events wait for its end, however many deliveries it takes."""
 
     def __init__(self, message: str, *, delay_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -43,6 +45,7 @@ class RetryLaterError(Exception):
 
 
 class UnavailableError(RetryLaterError):
-    """A server that we need is away. Events wait for its return however long it takes."""
+    """A server that we need is away."""
 
     code = "unavailable"
+    patient = True

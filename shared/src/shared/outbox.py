@@ -81,7 +81,7 @@ class Outbox:
             server_settings={"application_name": f"{self._service} relay"},
         )
         try:
-            while not await conn.fetchval(
+            while not await conn.fetchval(  # noqa: ASYNC110 - the lock is the database's
                 "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"outbox {self._service}"
             ):
                 await asyncio.sleep(1)

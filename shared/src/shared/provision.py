@@ -14,8 +14,9 @@ from nats.js.errors import NotFoundError
 from . import tls
 from .topology import CONSUMERS, STREAMS, Consumer, Stream
 
-# Higher than any service's own limit: the retry policy decides, the server only ends what kills its process.
-SERVER_MAX_DELIVERIES = 50
+# Higher than the retry policy ever needs (half a day of outage at its longest delay): the policy decides, the
+# server only ends what kills the process that handles it, and tells of it in the ADVISORY stream.
+SERVER_MAX_DELIVERIES = 200
 
 
 def stream_config(stream: Stream, replicas: int = 1) -> api.StreamConfig:

@@ -20,7 +20,7 @@ from .bus import Bus, Handler
 from .db import Pool, open_pool
 from .errors import PermanentError, RetryLaterError, UnavailableError
 from .outbox import Outbox
-from .settings import Settings, SettingsError
+from .settings import Secret, Settings, SettingsError
 from .telemetry import LOOP_ERRORS, configure_logging, log
 from .topology import consumer_of, published_by
 
@@ -45,26 +45,35 @@ class Service:
         self.bus = Bus(name, settings, on_closed=lambda: self._end(1))
         self.outbox = Outbox(name, settings.database_url.reveal())
         self.checks: dict[str, web.Check] = {}
+        self._cleanup = contextlib.AsyncExitStack()
         self._loops: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self._exit_code = 0
 
     async def __aenter__(self) -> Self:
-        try:
-            self.pool = await open_pool(self.settings.database_url.reveal(), self.name)
-        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-            raise UnavailableError(
-                f"PostgreSQL did not let {self.name} in ({type(error).__name__}): check DATABASE_URL, its user and"
-                " password, and that the server runs."
-            ) from error
+        self.pool = await self.open_pool("DATABASE_URL", self.settings.database_url)
         try:
             await self.bus.connect()
-        except BaseException:
-            await self.pool.close()
+        except UnavailableError:
+            await self._cleanup.aclose()
             raise
-        self.checks["postgresql"] = self._database_missing
         self.checks["nats"] = self._nats_missing
         return self
+
+    async def open_pool(self, variable: str, url: Secret, *, size: int = 10) -> Pool:
+        """A pool that closes with the service and counts for its readiness.
+        UnavailableError names the variable when the server does not let us in.
+        """
+        try:
+            pool = await open_pool(url.reveal(), self.name, size=size)
+        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            raise UnavailableError(
+                f"PostgreSQL did not let {self.name} in ({type(error).__name__}): check {variable}, its user and"
+                " password, and that the server runs."
+            ) from error
+        self._cleanup.push_async_callback(_close, pool)
+        self.checks[variable.lower()] = partial(_database_missing, pool)
+        return pool
 
     async def __aexit__(
         self,
@@ -76,8 +85,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self.bus.stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.pool.close(), 1)
+        await self._cleanup.aclose()
         log.info("stopped", exit_code=self._exit_code)
         if exc is None and self._exit_code:
             sys.exit(self._exit_code)
@@ -129,13 +137,6 @@ class Service:
         self._exit_code = exit_code
         self._stop.set()
 
-    async def _database_missing(self) -> str | None:
-        try:
-            await self.pool.fetchval("SELECT 1", timeout=2)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            return f"PostgreSQL does not answer ({type(error).__name__})."
-        return None
-
     async def _nats_missing(self) -> str | None:
         if not self.bus.connected:
             return "NATS is not connected."
@@ -143,6 +144,19 @@ class Service:
             if differences := await self.bus.drift(consumer):
                 return f"The consumer {consumer.durable}: {'; '.join(differences)}."
         return None
+
+
+async def _database_missing(pool: Pool) -> str | None:
+    try:
+        await pool.fetchval("SELECT 1", timeout=2)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return f"PostgreSQL does not answer ({type(error).__name__})."
+    return None
+
+
+async def _close(pool: Pool) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(pool.close(), 1)
 
 
 class _Server(uvicorn.Server):

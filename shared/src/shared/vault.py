@@ -23,6 +23,7 @@ class VaultDeniedError(RetryLaterError):
     """Vault refuses us: the role, its secret id or its policy is wrong. An operator has to act."""
 
     code = "vault_denied"
+    patient = True
 
 
 class Vault:

@@ -20,6 +20,7 @@ from .auth import Authenticate, Keys, tenant_of
 from .errors import PermanentError, RetryLaterError
 from .telemetry import log
 
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 _NAMED_FIELD = re.compile(r"field `(\w+)`")
 
 Check = Callable[[], Awaitable[str | None]]
@@ -61,6 +62,11 @@ def problem(
         media_type="application/problem+json",
         headers=dict(headers or {}),
     )
+
+
+def json_response(body: Any, status: int = 200) -> Response[bytes]:
+    """A struct as JSON with amounts as exact decimal numbers, as the product app knows them."""
+    return Response(_ENCODER.encode(body), status_code=status, media_type=MediaType.JSON)
 
 
 def _on_permanent(_: HttpRequest, error: PermanentError) -> Response[bytes]:

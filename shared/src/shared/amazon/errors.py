@@ -19,6 +19,7 @@ class AppCredentialsError(RetryLaterError):
     """Amazon does not know our application's credentials: an operator has to act, no tenant is at fault."""
 
     code = "app_credentials_rejected"
+    patient = True
 
 
 class NotConnectedError(PermanentError):
@@ -40,6 +41,7 @@ class QuotaExceededError(RetryLaterError):
 
     code = "quota_exceeded"
     status = 429
+    patient = True
 
 
 class BadRequestError(PermanentError):

@@ -5,6 +5,7 @@ left out, unknown values of an enum are kept as they come.
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -131,7 +132,7 @@ async def search_orders(
 
 async def get_order(api: SpApi, tenant_id: str, order_id: str) -> Order:
     """One order, as search_orders() gives it; AmazonNotFoundError when the seller has no such order."""
-    path = f"/orders/2026-01-01/orders/{order_id}"
+    path = f"/orders/2026-01-01/orders/{quote(order_id, safe='')}"
     answer = await api.get(tenant_id, GET_ORDER, path, {"includedData": INCLUDED_DATA}, _GetOrderAnswer)
     return answer.order
 
