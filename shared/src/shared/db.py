@@ -24,7 +24,7 @@ async def open_pool(url: str, service: str, *, size: int = 10) -> Pool:
 
 
 async def use_msgspec_for_json(conn: Conn) -> None:
-    """jsonb in and out as Python values and structs."""
+    """Jsonb in and out as Python values and structs."""
     await conn.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_encode_json, decoder=msgspec.json.decode, format="text"
     )

@@ -10,13 +10,13 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-TenantId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The product's tenant id")
-]
+TenantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The product's tenant id")]
 """Bounded and free of separators: it becomes part of a Vault path and of a mail address."""
 
 Marketplace = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$", description="AMAZON")]
-ExternalOrderId = Annotated[str, Meta(min_length=1, max_length=64, description="Amazon's order id, 3-7-7 digits")]
+ExternalOrderId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$", description="The marketplace's order id; Amazon's is 3-7-7 digits")
+]
 AMAZON = "AMAZON"
 
 

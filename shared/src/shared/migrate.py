@@ -49,7 +49,7 @@ async def migrate(service: str, database_url: str) -> None:
 
 
 def _dbmate() -> str:
-    """dbmate from its wheel, beside this Python even where no PATH names it."""
+    """Dbmate from its wheel, beside this Python even where no PATH names it."""
     return shutil.which("dbmate", path=sysconfig.get_path("scripts")) or "dbmate"
 
 
@@ -63,7 +63,9 @@ def _with_search_path(url: str, schema: str) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not os.environ.get("DATABASE_URL"):  # noqa: PLR2004
-        sys.exit("Usage: DATABASE_URL=postgresql://OWNER:PASSWORD@HOST/keybuzz_backend python -m shared.migrate SERVICE")
+        sys.exit(
+            "Usage: DATABASE_URL=postgresql://OWNER:PASSWORD@HOST/keybuzz_backend python -m shared.migrate SERVICE"
+        )
     try:
         asyncio.run(migrate(sys.argv[1], os.environ["DATABASE_URL"]))
     except MigrationError as error:

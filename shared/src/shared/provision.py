@@ -14,8 +14,9 @@ from nats.js.errors import NotFoundError
 from . import tls
 from .topology import CONSUMERS, STREAMS, Consumer, Stream
 
-# Higher than any service's own limit: the retry policy decides, the server only ends what kills its process.
-SERVER_MAX_DELIVERIES = 50
+# Higher than the retry policy ever needs (half a day of outage at its longest delay): the policy decides, the
+# server only ends what kills the process that handles it, and tells of it in the ADVISORY stream.
+SERVER_MAX_DELIVERIES = 200
 
 
 def stream_config(stream: Stream, replicas: int = 1) -> api.StreamConfig:
@@ -60,14 +61,16 @@ def drift(consumer: Consumer, actual: api.ConsumerConfig) -> list[str]:
 async def provision(url: str, replicas: int = 1, cacert: str | None = None) -> None:
     """Make every stream and consumer; safe to run again. nats.errors.Error when the server refuses."""
     connection = await nats.connect(
-        url, inbox_prefix=b"_INBOX_provisioner", allow_reconnect=False, connect_timeout=10, tls=tls.context(cacert)
+        url,
+        inbox_prefix=b"_INBOX_provisioner",
+        allow_reconnect=False,
+        connect_timeout=10,
+        tls=tls.context(cacert),
     )
     try:
         js = connection.jetstream(timeout=10)
         await asyncio.gather(*(_ensure_stream(js, stream_config(stream, replicas)) for stream in STREAMS))
-        await asyncio.gather(
-            *(js.add_consumer(consumer.stream, consumer_config(consumer)) for consumer in CONSUMERS)
-        )
+        await asyncio.gather(*(js.add_consumer(consumer.stream, consumer_config(consumer)) for consumer in CONSUMERS))
     finally:
         await connection.close()
 

@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     log_level: str = "INFO"
-    max_deliveries: int = 8
+    max_deliveries: int = 12
     """Deliveries of an event before it goes to the dead letters."""
     retry_base_seconds: float = 1.0
     """The first delay of a retry; each next one doubles, up to five minutes."""

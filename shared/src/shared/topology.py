@@ -57,6 +57,7 @@ STREAMS: tuple[Stream, ...] = (
 
 CONSUMERS: tuple[Consumer, ...] = (
     Consumer(service="tenant-sync", handler="sync_tenant", stream="TENANT", event=TenantCreated),
+    Consumer(service="tenant-sync", handler="note_connection", stream="CONNECTION", event=ConnectionConnected),
     Consumer(service="poller", handler="start_polling", stream="CONNECTION", event=ConnectionConnected),
     Consumer(service="orders", handler="start_backfill", stream="CONNECTION", event=ConnectionConnected),
     Consumer(service="orders", handler="fetch_missing_order", stream="MESSAGE", event=MessageReceived),
@@ -84,4 +85,4 @@ def consumer_of(service: str, handler: str) -> Consumer:
 
 def published_by(service: str) -> list[type[Event]]:
     """The events whose publisher is this service (or "product", the product app)."""
-    return [event for event in EVENTS if event.PUBLISHER == service]
+    return [event for event in EVENTS if service == event.PUBLISHER]

@@ -1,0 +1,103 @@
+"""Login with Amazon: a code becomes a refresh token, a refresh token becomes access tokens.
+Source: the SP-API guide "Authorize applications", and LWA's error codes.
+"""
+
+import asyncio
+import hashlib
+import time
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from .credentials import AppCredentials
+from .errors import AmazonUnavailableError, AppCredentialsError, AuthorizationRevokedError, CodeRejectedError
+
+CACHE_SECONDS = 3_300
+"""An access token lives 3,600 s; the rest is room for the call that carries it."""
+
+
+class Tokens(Struct, frozen=True):
+    access_token: str
+    expires_in: int
+    refresh_token: str | None = None
+
+    def __repr__(self) -> str:
+        return "Tokens(hidden)"
+
+
+class _Refusal(Struct, frozen=True):
+    error: str = "unknown"
+    error_description: str = ""
+
+
+class Lwa:
+    """The token endpoint. Access tokens are kept for their life and asked for once, however many wait."""
+
+    def __init__(self, http: httpx.AsyncClient, base_url: str) -> None:
+        self._http = http
+        self._url = f"{base_url.rstrip('/')}/auth/o2/token"
+        self._tokens: dict[bytes, tuple[float, str]] = {}
+        self._locks: dict[bytes, asyncio.Lock] = {}
+
+    async def exchange(self, app: AppCredentials, code: str) -> Tokens:
+        """Within five minutes of the consent, once.
+        CodeRejectedError, AppCredentialsError or AmazonUnavailableError.
+        """
+        tokens = await self._post(
+            app, {"grant_type": "authorization_code", "code": code, "redirect_uri": app.redirect_uri}
+        )
+        if not tokens.refresh_token:
+            raise AmazonUnavailableError("Amazon answered the exchange without a refresh token: start again.")
+        return tokens
+
+    async def access_token(self, app: AppCredentials, refresh_token: str) -> str:
+        """A usable access token, from the cache where there is one.
+        AuthorizationRevokedError, AppCredentialsError or AmazonUnavailableError.
+        """
+        key = hashlib.sha256(f"{app.client_id} {refresh_token}".encode()).digest()
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            until, token = self._tokens.get(key, (0.0, ""))
+            if time.monotonic() < until:
+                return token
+            tokens = await self._post(app, {"grant_type": "refresh_token", "refresh_token": refresh_token})
+            self._tokens[key] = (time.monotonic() + min(CACHE_SECONDS, tokens.expires_in * 0.9), tokens.access_token)
+            return tokens.access_token
+
+    def forget(self, access_token: str) -> None:
+        """Amazon says that this token has expired: ask for another one the next time."""
+        for key, (_, token) in list(self._tokens.items()):
+            if token == access_token:
+                del self._tokens[key]
+
+    async def _post(self, app: AppCredentials, form: dict[str, str]) -> Tokens:
+        try:
+            answer = await self._http.post(
+                self._url, data=form | {"client_id": app.client_id, "client_secret": app.client_secret}
+            )
+        except httpx.HTTPError as error:
+            raise AmazonUnavailableError(f"Login with Amazon did not answer ({type(error).__name__}).") from error
+        try:
+            if answer.is_success:
+                return msgspec.json.decode(answer.content, type=Tokens)
+            refusal = msgspec.json.decode(answer.content, type=_Refusal)
+        except msgspec.MsgspecError as error:
+            raise AmazonUnavailableError(
+                f"Login with Amazon answered {answer.status_code} with something that is no token."
+            ) from error
+        raise _error_of(answer.status_code, refusal, form["grant_type"])
+
+
+def _error_of(status: int, refusal: _Refusal, grant_type: str) -> Exception:
+    told = f"Login with Amazon answered {status} {refusal.error}"
+    if refusal.error == "invalid_grant":
+        if grant_type == "refresh_token":
+            return AuthorizationRevokedError(
+                f"{told}: the seller has withdrawn the authorization, or it has run out. Connect the account again."
+            )
+        return CodeRejectedError(f"{told}: the authorization code is used, too old or not ours. Start again.")
+    if refusal.error in {"invalid_client", "unauthorized_client", "invalid_scope"}:
+        return AppCredentialsError(f"{told}: the application's client_id or client_secret is wrong or has expired.")
+    if refusal.error in {"invalid_request", "access_denied", "unsupported_grant_type"}:
+        return CodeRejectedError(f"{told}: the request was refused. Start again.")
+    return AmazonUnavailableError(f"{told}: try again later.")

@@ -1,0 +1,141 @@
+"""Orders v2026-01-01 (model orders_2026-01-01.json): what we read of it. Amounts are Decimal, unknown fields are
+left out, unknown values of an enum are kept as they come.
+"""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from .spapi import Operation, SpApi
+
+SEARCH_ORDERS = Operation("searchOrders", 0.0056, 20)
+GET_ORDER = Operation("getOrder", 0.5, 30)
+INCLUDED_DATA = "BUYER,RECIPIENT,PROCEEDS,FULFILLMENT,PACKAGES"
+PAGE_SIZE = 100
+
+
+class Money(Struct, frozen=True, rename="camel"):
+    amount: Decimal
+    currency_code: str
+
+
+class SalesChannel(Struct, frozen=True, rename="camel"):
+    channel_name: str
+    marketplace_id: str | None = None
+
+
+class Buyer(Struct, frozen=True, rename="camel"):
+    buyer_name: str | None = None
+    buyer_email: str | None = None
+
+
+class Recipient(Struct, frozen=True, rename="camel"):
+    delivery_address: dict[str, Any] | None = None
+
+
+class OrderProceeds(Struct, frozen=True, rename="camel"):
+    grand_total: Money | None = None
+
+
+class DateTimeRange(Struct, frozen=True, rename="camel"):
+    earliest_date_time: datetime | None = None
+    latest_date_time: datetime | None = None
+
+
+class Fulfillment(Struct, frozen=True, rename="camel"):
+    fulfillment_status: str
+    fulfilled_by: str | None = None
+    ship_by_window: DateTimeRange | None = None
+    deliver_by_window: DateTimeRange | None = None
+
+
+class ItemPrice(Struct, frozen=True, rename="camel"):
+    unit_price: Money | None = None
+
+
+class Product(Struct, frozen=True, rename="camel"):
+    asin: str | None = None
+    title: str | None = None
+    seller_sku: str | None = None
+    price: ItemPrice | None = None
+
+
+class OrderItem(Struct, frozen=True, rename="camel"):
+    order_item_id: str
+    quantity_ordered: int
+    product: Product
+
+
+class PackageStatus(Struct, frozen=True, rename="camel"):
+    status: str
+    detailed_status: str | None = None
+
+
+class Package(Struct, frozen=True, rename="camel"):
+    package_reference_id: str
+    package_status: PackageStatus | None = None
+    carrier: str | None = None
+    ship_time: datetime | None = None
+    tracking_number: str | None = None
+
+
+class Order(Struct, frozen=True, rename="camel"):
+    order_id: str
+    created_time: datetime
+    last_updated_time: datetime
+    sales_channel: SalesChannel
+    order_items: list[OrderItem]
+    buyer: Buyer | None = None
+    recipient: Recipient | None = None
+    proceeds: OrderProceeds | None = None
+    fulfillment: Fulfillment | None = None
+    packages: list[Package] = []
+
+
+class Pagination(Struct, frozen=True, rename="camel"):
+    next_token: str | None = None
+
+
+class SearchOrdersPage(Struct, frozen=True, rename="camel"):
+    orders: list[Order]
+    pagination: Pagination | None = None
+
+    @property
+    def next_token(self) -> str | None:
+        return self.pagination.next_token if self.pagination else None
+
+
+class _GetOrderAnswer(Struct, frozen=True):
+    order: Order
+
+
+async def search_orders(
+    api: SpApi, tenant_id: str, created_after: datetime, created_before: datetime, token: str | None = None
+) -> SearchOrdersPage:
+    """A page of a seller's orders with items, buyer, recipient, fulfilment and packages inline.
+    created_before is at least two minutes ago. A token is good for 24 hours and for the same dates only.
+    Errors as SpApi.get().
+    """
+    params = {
+        "createdAfter": _iso(created_after),
+        "createdBefore": _iso(created_before),
+        "maxResultsPerPage": str(PAGE_SIZE),
+        "includedData": INCLUDED_DATA,
+    }
+    if token is not None:
+        params["paginationToken"] = token
+    return await api.get(tenant_id, SEARCH_ORDERS, "/orders/2026-01-01/orders", params, SearchOrdersPage)
+
+
+async def get_order(api: SpApi, tenant_id: str, order_id: str) -> Order:
+    """One order, as search_orders() gives it; AmazonNotFoundError when the seller has no such order."""
+    path = f"/orders/2026-01-01/orders/{quote(order_id, safe='')}"
+    answer = await api.get(tenant_id, GET_ORDER, path, {"includedData": INCLUDED_DATA}, _GetOrderAnswer)
+    return answer.order
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,141 @@
+"""Calls to the Selling Partner API: hosts, headers, tokens, and its errors told apart.
+Sources: "SP-API endpoints", "Connect to the SP-API", "Usage plans and rate limits".
+"""
+
+import asyncio
+import platform
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TypeVar
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from shared.settings import AmazonSettings
+from shared.vault import Vault
+
+from .credentials import AppCredentials, TenantCredentials, read_app, read_tenant
+from .errors import (
+    AccessDeniedError,
+    AmazonNotFoundError,
+    AmazonUnavailableError,
+    AuthorizationRevokedError,
+    BadRequestError,
+    QuotaExceededError,
+)
+from .lwa import Lwa
+from .marketplaces import API_HOSTS, Region
+
+USER_AGENT = f"KeyBuzz/0.1.0 (Language=Python/{platform.python_version()}; Platform={platform.system()})"
+TIMEOUT = httpx.Timeout(30, connect=5)
+T = TypeVar("T")
+
+
+class Operation(Struct, frozen=True):
+    """An operation and its published usage plan: calls a second, and how many may come at once."""
+
+    name: str
+    rate: float
+    burst: int
+
+
+class _Error(Struct, frozen=True):
+    code: str = ""
+    message: str = ""
+    details: str | None = None
+
+
+class _Errors(Struct, frozen=True):
+    errors: list[_Error] = []
+
+
+class SpApi:
+    """Calls for a tenant, with the tenant's credentials from Vault."""
+
+    def __init__(self, settings: AmazonSettings, vault: Vault, http: httpx.AsyncClient) -> None:
+        self._settings = settings
+        self._vault = vault
+        self._http = http
+        self.lwa = Lwa(http, settings.amazon_lwa_url)
+
+    async def app(self) -> AppCredentials:
+        return await read_app(self._vault, self._settings.amazon_spapi_app_path)
+
+    async def get(
+        self, tenant_id: str, operation: Operation, path: str, params: Mapping[str, str], type_: type[T]
+    ) -> T:
+        """Call as the tenant's seller. NotConnectedError, AuthorizationRevokedError, AppCredentialsError,
+        AccessDeniedError, QuotaExceededError, AmazonNotFoundError, BadRequestError or AmazonUnavailableError.
+        """
+        app, tenant = await asyncio.gather(self.app(), read_tenant(self._vault, tenant_id))
+        return await self.get_as(app, tenant, operation, path, params, type_)
+
+    async def get_as(
+        self,
+        app: AppCredentials,
+        tenant: TenantCredentials,
+        operation: Operation,
+        path: str,
+        params: Mapping[str, str],
+        type_: type[T],
+    ) -> T:
+        """As get(), with credentials in hand. A token that expired on the way is replaced once."""
+        token = await self.lwa.access_token(app, tenant.refresh_token)
+        answer = await self._send(tenant.region, path, params, token)
+        if _told_expired(answer):
+            self.lwa.forget(token)
+            token = await self.lwa.access_token(app, tenant.refresh_token)
+            answer = await self._send(tenant.region, path, params, token)
+        if not answer.is_success:
+            raise _error_of(operation, answer)
+        try:
+            return msgspec.json.decode(answer.content, type=type_)
+        except msgspec.MsgspecError as error:
+            raise BadRequestError(f"{_told(operation, answer)}, which is not as the model says: {error}.") from error
+
+    async def _send(self, region: str, path: str, params: Mapping[str, str], token: str) -> httpx.Response:
+        base = self._settings.amazon_spapi_url or API_HOSTS[Region(region)]
+        try:
+            return await self._http.get(
+                f"{base.rstrip('/')}{path}",
+                params=params,
+                headers={"x-amz-access-token": token, "user-agent": USER_AGENT},
+            )
+        except httpx.HTTPError as error:
+            raise AmazonUnavailableError(f"Amazon did not answer ({type(error).__name__}).") from error
+
+
+def _errors(answer: httpx.Response) -> list[_Error]:
+    try:
+        return msgspec.json.decode(answer.content, type=_Errors).errors
+    except msgspec.MsgspecError:
+        return []
+
+
+def _told_expired(answer: httpx.Response) -> bool:
+    return answer.status_code == HTTPStatus.FORBIDDEN and any(
+        "expired" in (error.details or "") for error in _errors(answer)
+    )
+
+
+def _told(operation: Operation, answer: httpx.Response) -> str:
+    request_id = answer.headers.get("x-amzn-RequestId", "none")
+    return f"Amazon answered {operation.name} with {answer.status_code} (request id {request_id})"
+
+
+def _error_of(operation: Operation, answer: httpx.Response) -> Exception:
+    errors = _errors(answer)
+    told = f"{_told(operation, answer)}: {errors[0].code} {errors[0].message}" if errors else _told(operation, answer)
+    status = answer.status_code
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return QuotaExceededError(f"{told}.", delay_seconds=1 / operation.rate)
+    if status == HTTPStatus.FORBIDDEN:
+        if any("revoked" in (error.details or "") for error in errors):
+            return AuthorizationRevokedError(f"{told}: the seller has to connect the account again.")
+        return AccessDeniedError(f"{told}: the application lacks a role for it.")
+    if status == HTTPStatus.NOT_FOUND:
+        return AmazonNotFoundError(f"{told}.")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return AmazonUnavailableError(f"{told}: try again later.")
+    return BadRequestError(f"{told}.")

@@ -1,0 +1,180 @@
+"""HTTP the same way in every service: problem details, health, readiness, metrics, documentation."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Litestar, MediaType, Request, Response, get
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, SerializationException, ValidationException
+from litestar.middleware import DefineMiddleware
+from litestar.openapi import OpenAPIConfig
+from litestar.types import ControllerRouterHandler
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from .auth import Authenticate, Keys, tenant_of
+from .errors import PermanentError, RetryLaterError
+from .telemetry import log
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+_NAMED_FIELD = re.compile(r"field `(\w+)`")
+
+Check = Callable[[], Awaitable[str | None]]
+"""Says what is not ready, in a sentence; None when all is."""
+HttpRequest = Request[Any, Any, State]
+
+
+class FieldProblem(Struct, frozen=True):
+    """One field of a request that is wrong, and why."""
+
+    field: str
+    message: str
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """RFC 9457 problem details; code is for programs, detail for people."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    type: str = "about:blank"
+    errors: list[FieldProblem] = []
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response[bytes]:
+    """An error as the one answer that every route gives for it."""
+    body = Problem(HTTPStatus(status).phrase, status, detail, code, errors=list(errors))
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        media_type="application/problem+json",
+        headers=dict(headers or {}),
+    )
+
+
+def json_response(body: Any, status: int = 200) -> Response[bytes]:
+    """A struct as JSON with amounts as exact decimal numbers, as the product app knows them."""
+    return Response(_ENCODER.encode(body), status_code=status, media_type=MediaType.JSON)
+
+
+def _on_permanent(_: HttpRequest, error: PermanentError) -> Response[bytes]:
+    errors = [FieldProblem(error.field, str(error))] if error.field else []
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
+    return problem(error.status, error.code, str(error), errors=errors, headers=headers)
+
+
+def _on_retry_later(_: HttpRequest, error: RetryLaterError) -> Response[bytes]:
+    seconds = max(1, round(error.delay_seconds or 5))
+    return problem(error.status, error.code, str(error), headers={"Retry-After": str(seconds)})
+
+
+def _on_invalid(_: HttpRequest, error: ValidationException) -> Response[bytes]:
+    found = [_field_problem(each) for each in (error.extra or []) if isinstance(each, dict)]
+    found = found or [FieldProblem("body", error.detail)]
+    detail = "; ".join(f"{each.field}: {each.message}" for each in found)
+    return problem(400, "invalid_request", f"The request is not as it should be: {detail}.", errors=found)
+
+
+def _field_problem(found: dict[str, Any]) -> FieldProblem:
+    """Litestar names the body "data" where msgspec names the field only in its message."""
+    message = str(found.get("message", "is wrong"))
+    key = str(found.get("key") or "data")
+    if key == "data":
+        named = _NAMED_FIELD.search(message)
+        key = named.group(1) if named else "body"
+    return FieldProblem(key, message)
+
+
+def _on_http(_: HttpRequest, error: HTTPException) -> Response[bytes]:
+    if isinstance(error.__cause__, SerializationException):
+        message = f"The body is not valid JSON: {error.detail}."
+        return problem(400, "invalid_json", message, errors=[FieldProblem("body", error.detail)])
+    phrase = HTTPStatus(error.status_code).phrase
+    return problem(error.status_code, phrase.lower().replace(" ", "_"), error.detail or phrase, headers=error.headers)
+
+
+def _on_bug(request: HttpRequest, error: Exception) -> Response[bytes]:
+    log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
+    return problem(
+        500,
+        "internal_error",
+        "Something went wrong here; it is logged. Try again, and tell us if it stays so.",
+    )
+
+
+def create_app(
+    service: str,
+    routes: Sequence[ControllerRouterHandler],
+    *,
+    keys: Keys,
+    dependencies: Mapping[str, Any],
+    checks: Mapping[str, Check],
+    asyncapi: Mapping[str, Any],
+    version: str = "0.1.0",
+) -> Litestar:
+    """A service's HTTP: its routes, asking for credentials unless a route says opt={"public": True},
+    and what operators look at. The dependencies reach the routes by name; tenant_id is who is asked about.
+    """
+
+    @get("/health", opt={"public": True}, summary="Is it running")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "service": service, "version": version}
+
+    @get("/livez", opt={"public": True}, summary="Is the process alive")
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @get("/readyz", opt={"public": True}, summary="Can it do its work, and what is missing")
+    async def readyz() -> Response[dict[str, Any]]:
+        missing = {name: reason for name, check in checks.items() if (reason := await check())}
+        return Response(
+            {"status": "unavailable" if missing else "ok", "missing": missing},
+            status_code=503 if missing else 200,
+        )
+
+    @get("/metrics", opt={"public": True}, media_type=MediaType.TEXT, summary="Prometheus metrics")
+    async def metrics() -> Response[bytes]:
+        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    @get("/asyncapi.json", opt={"public": True}, summary="The events, as AsyncAPI 3")
+    async def asyncapi_json() -> dict[str, Any]:
+        return dict(asyncapi)
+
+    return Litestar(
+        [health, livez, readyz, metrics, asyncapi_json, *routes],
+        dependencies={
+            "tenant_id": Provide(tenant_of),
+            **{name: Provide(_giver(value), sync_to_thread=False) for name, value in dependencies.items()},
+        },
+        middleware=[DefineMiddleware(Authenticate, keys=keys, exclude_from_auth_key="public", exclude="^/schema")],
+        exception_handlers={
+            PermanentError: _on_permanent,
+            RetryLaterError: _on_retry_later,
+            ValidationException: _on_invalid,
+            HTTPException: _on_http,
+            Exception: _on_bug,
+        },
+        openapi_config=OpenAPIConfig(title=f"KeyBuzz {service}", version=version),
+        request_max_body_size=1 << 20,
+        signature_types=[],
+        logging_config=None,
+    )
+
+
+def _giver(value: Any) -> Callable[[], Any]:
+    def give() -> Any:
+        return value
+
+    return give
