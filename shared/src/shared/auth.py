@@ -24,6 +24,7 @@ class Caller(Struct, frozen=True):
 
     role: str
     tenant_id: str | None = None
+    user: str | None = None
 
     @property
     def chooses_tenant(self) -> bool:
@@ -71,14 +72,17 @@ class Keys(Struct, frozen=True):
             raise UnauthorizedError("The token has expired: sign in again.") from error
         except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
             raise UnauthorizedError("The token is not valid: its signature or its claims are wrong.") from error
-        caller = Caller(claims.role, claims.tenant_id or claims.tenant)
+        caller = Caller(claims.role, claims.tenant_id or claims.tenant, claims.sub)
         if caller.tenant_id is None and not caller.chooses_tenant:
             raise UnauthorizedError("The token names no tenant: its claim tenantId is missing.")
         return caller
 
 
 class _Claims(Struct, rename="camel"):
+    """The product's claims; tenant is another spelling of tenantId."""
+
     role: str
+    sub: str | None = None
     tenant_id: TenantId | None = None
     tenant: TenantId | None = None
 

@@ -19,7 +19,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 
-from .db import Conn
+from .db import Conn, Pool
 from .events import Event
 from .telemetry import PUBLISHED, UNPUBLISHED, log
 from .topology import stream_of
@@ -61,6 +61,11 @@ class Outbox:
             [msgspec.json.encode(event) for event in events],
         )
         self._wake.set()
+
+    async def unpublished(self, pool: Pool) -> int:
+        """How many events wait for the relay."""
+        count: int = await pool.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+        return count
 
     async def run(self, connection: Client) -> None:
         """Publish until cancelled; a lost database or broker is waited for."""

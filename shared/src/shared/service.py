@@ -25,6 +25,7 @@ from .telemetry import LOOP_ERRORS, configure_logging, log
 from .topology import consumer_of, published_by
 
 HTTP_STOP_SECONDS = 2
+PUBLISH_OUTBOX_SECONDS = 20
 LOOP_PAUSE_AFTER_ERROR_SECONDS = 5.0
 
 
@@ -132,6 +133,21 @@ class Service:
         log.info("stopping")
         server.should_exit = True
         await serving
+
+    async def publish_outbox(self) -> None:
+        """For a process that ends by itself: publish what is in the outbox, unless another replica's relay does.
+        UnavailableError when that takes too long; what is left stays for the next relay.
+        """
+        relay = asyncio.create_task(self.outbox.run(self.bus.broker.connection))
+        try:
+            async with asyncio.timeout(PUBLISH_OUTBOX_SECONDS):
+                while await self.outbox.unpublished(self.pool):
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise UnavailableError("Events are left in the outbox: the next relay publishes them.") from error
+        finally:
+            relay.cancel()
+            await asyncio.gather(relay, return_exceptions=True)
 
     def _end(self, exit_code: int) -> None:
         self._exit_code = exit_code

@@ -1,0 +1,48 @@
+"""Events in."""
+
+from shared import inbox
+from shared.amazon import orders as amazon
+from shared.amazon.spapi import SpApi
+from shared.db import Pool
+from shared.events import ConnectionConnected, MessageReceived, OrderStored, StoreCause
+from shared.outbox import Outbox
+
+from . import backfill, queries
+from .domain import TenantNotConnectedError, from_amazon
+from .settings import OrdersSettings
+
+
+async def start_backfill(
+    event: ConnectionConnected, event_id: str, *, pool: Pool, outbox: Outbox, settings: OrdersSettings
+) -> None:
+    """A new connection, or an old one made anew, gets its past orders."""
+    async with pool.acquire() as conn, conn.transaction():
+        if await inbox.claim(conn, "start_backfill", event_id) and await queries.upsert_connection(conn, event):
+            await backfill.request(conn, outbox, event.tenant_id, settings.backfill_days)
+
+
+async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Pool, outbox: Outbox, api: SpApi) -> None:
+    """The order that a message is about must be there when an agent opens the ticket."""
+    if event.external_order_id is None:
+        return
+    if await queries.get_connection(pool, event.tenant_id) is None:
+        raise TenantNotConnectedError(f"The tenant {event.tenant_id} has no connected account to ask for the order.")
+    if await queries.has_order(pool, event.tenant_id, event.external_order_id):
+        return
+    order = from_amazon(await amazon.get_order(api, event.tenant_id, event.external_order_id))
+    async with pool.acquire() as conn, conn.transaction():
+        if not await inbox.claim(conn, "fetch_missing_order", event_id):
+            return
+        for stored in await queries.upsert_orders(conn, event.tenant_id, [order]):
+            await outbox.add(
+                conn,
+                OrderStored(
+                    tenant_id=event.tenant_id,
+                    marketplace=event.marketplace,
+                    order_id=stored.id,
+                    external_order_id=stored.external_order_id,
+                    order_status=stored.order_status,
+                    is_new=stored.is_new,
+                    cause=StoreCause.MESSAGE,
+                ),
+            )

@@ -1,0 +1,87 @@
+"""HTTP in."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, get, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from msgspec import Meta, Struct
+
+from shared.cursor import decode_cursor, encode_cursor
+from shared.db import Pool
+from shared.events import ExternalOrderId
+from shared.outbox import Outbox
+from shared.web import json_response
+
+from . import backfill, queries
+from .domain import BackfillNotFoundError, Item, Job, OrderNotFoundError, StoredOrder, TenantNotConnectedError
+
+MAX_PAGE = 200
+
+
+class OrdersAnswer(Struct, frozen=True, rename="camel"):
+    orders: list[StoredOrder]
+    next_cursor: str | None
+
+
+class OrderAnswer(StoredOrder, frozen=True, rename="camel"):
+    items: list[Item]
+
+
+class BackfillRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    days: Annotated[int, Meta(ge=1, le=730, description="Amazon keeps two years")] = 90
+
+
+@get("/api/v1/orders", responses={200: ResponseSpec(OrdersAnswer)}, summary="A tenant's orders, the newest first")
+async def list_orders(
+    tenant_id: str,
+    pool: Pool,
+    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE)] = 50,
+    cursor: str | None = None,
+    external_order_id: Annotated[ExternalOrderId | None, Parameter(query="externalOrderId")] = None,
+) -> Response[bytes]:
+    orders = await queries.list_orders(
+        pool,
+        tenant_id,
+        limit=limit + 1,
+        before=decode_cursor(cursor) if cursor else None,
+        external_order_id=external_order_id,
+    )
+    page = orders[:limit]
+    more = encode_cursor(page[-1].order_date, page[-1].id) if len(orders) > limit else None
+    return json_response(OrdersAnswer(page, more))
+
+
+@get(
+    "/api/v1/orders/{order_id:uuid}",
+    responses={200: ResponseSpec(OrderAnswer)},
+    summary="One order with its items",
+)
+async def get_order(order_id: UUID, tenant_id: str, pool: Pool) -> Response[bytes]:
+    found = await queries.get_order(pool, tenant_id, order_id)
+    if found is None:
+        raise OrderNotFoundError("There is no such order.")
+    order, items = found
+    columns = {field: getattr(order, field) for field in order.__struct_fields__}
+    return json_response(OrderAnswer(**columns, items=items))
+
+
+@post("/api/v1/orders/backfill", status_code=202, summary="Fetch past orders; names the backfill that runs already")
+async def start_backfill(data: BackfillRequest, tenant_id: str, pool: Pool, outbox: Outbox) -> Job:
+    if await queries.get_connection(pool, tenant_id) is None:
+        raise TenantNotConnectedError("The tenant has no connected Amazon account: connect it first.")
+    async with pool.acquire() as conn, conn.transaction():
+        job, _ = await backfill.request(conn, outbox, tenant_id, data.days)
+    return job
+
+
+@get("/api/v1/orders/backfills/{job_id:uuid}", summary="How far a backfill is")
+async def get_backfill(job_id: UUID, tenant_id: str, pool: Pool) -> Job:
+    job = await queries.get_job(pool, tenant_id, job_id)
+    if job is None:
+        raise BackfillNotFoundError("There is no such backfill.")
+    return job
+
+
+ROUTES = [list_orders, get_order, start_backfill, get_backfill]

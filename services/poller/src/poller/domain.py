@@ -1,0 +1,96 @@
+"""Messages, tickets and schedules."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from msgspec import Struct
+
+from shared.errors import NotFoundError, RetryLaterError
+from shared.events import MessageSource
+
+REPLY_WITHIN = timedelta(hours=24)
+"""Amazon counts a reply within 24 hours, weekends too (Seller Central help G200383320)."""
+
+
+class TicketNotFoundError(NotFoundError):
+    """Not there, or another tenant's."""
+
+    code = "ticket_not_found"
+
+
+class NotScheduledError(NotFoundError):
+    """The tenant is not polled: no account is connected."""
+
+    code = "not_scheduled"
+
+
+class PollRunningError(RetryLaterError):
+    """Somebody polls the tenant at this moment."""
+
+    code = "poll_running"
+    status = 409
+
+
+class IncomingMessage(Struct, frozen=True):
+    """A buyer's message as a source gives it."""
+
+    external_id: str
+    external_order_id: str | None
+    buyer: str
+    subject: str
+    body: str
+    received_at: datetime
+    source: MessageSource
+
+
+class Lease(Struct, frozen=True):
+    """A schedule in our hands; the token proves that it still is."""
+
+    tenant_id: str
+    marketplace: str
+    token: int
+
+
+class Polled(Struct, frozen=True):
+    """What a poll brought."""
+
+    fetched: int
+    stored: int
+
+
+class Schedule(Struct, frozen=True, rename="camel"):
+    """How a tenant is polled."""
+
+    marketplace: str
+    interval_seconds: int
+    next_due: datetime
+    running: bool
+    failures: int
+    last_success_at: datetime | None
+    last_error: str | None
+
+
+class Ticket(Struct, frozen=True, rename="camel"):
+    """A conversation with a buyer."""
+
+    id: UUID
+    tenant_id: str
+    marketplace: str
+    external_order_id: str | None
+    subject: str
+    status: str
+    reply_by: datetime
+    last_message_at: datetime
+    created_at: datetime
+
+
+class TicketMessage(Struct, frozen=True, rename="camel"):
+    """One message of a ticket."""
+
+    id: UUID
+    body: str
+    sent_at: datetime
+
+
+def reply_by(received_at: datetime) -> datetime:
+    return received_at + REPLY_WITHIN

@@ -1,0 +1,88 @@
+"""One poll of one tenant: ask the source, then store what is new, open tickets, announce and go to the next slot in
+one transaction. The loop takes what is due; replicas share the work through the leases.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from shared.db import Pool
+from shared.errors import PermanentError, RetryLaterError
+from shared.events import MessageReceived
+from shared.outbox import Outbox
+from shared.telemetry import log
+
+from . import queries
+from .domain import IncomingMessage, Lease, NotScheduledError, Polled, PollRunningError
+
+LEASE = timedelta(seconds=60)
+AT_ONCE = 20
+IDLE_SECONDS = 0.2
+
+Source = Callable[[], Awaitable[list[IncomingMessage]]]
+
+
+async def run(pool: Pool, outbox: Outbox, source: Source) -> None:
+    """Poll what is due, for as long as the service runs."""
+    while True:
+        if not await poll_due(pool, outbox, source):
+            await asyncio.sleep(IDLE_SECONDS)
+
+
+async def poll_due(pool: Pool, outbox: Outbox, source: Source) -> int:
+    """Poll a round of what is due now; how many that were."""
+    leases = await queries.claim_due(pool, AT_ONCE, LEASE)
+    await asyncio.gather(*(_poll_or_note(pool, outbox, source, lease) for lease in leases))
+    return len(leases)
+
+
+async def poll_now(pool: Pool, outbox: Outbox, source: Source, tenant_id: str) -> Polled:
+    """Poll one tenant at once. NotScheduledError or PollRunningError."""
+    lease = await queries.claim_schedule(pool, tenant_id, LEASE)
+    if lease is not None:
+        return await _poll(pool, outbox, source, lease)
+    if await queries.list_schedules(pool, tenant_id):
+        raise PollRunningError("The tenant is being polled at this moment.", delay_seconds=2)
+    raise NotScheduledError("The tenant is not polled: its Amazon account has to be connected first.")
+
+
+async def _poll_or_note(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> None:
+    try:
+        await _poll(pool, outbox, source, lease)
+    except (PermanentError, RetryLaterError) as error:
+        log.warning("poll_failed", tenant_id=lease.tenant_id, code=error.code, error=str(error))
+        await queries.fail_poll(pool, lease, str(error))
+
+
+async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Polled:
+    log.info("poll_starting", tenant_id=lease.tenant_id)
+    messages = await source()
+    log.info("poll_fetched", tenant_id=lease.tenant_id, messages=len(messages))
+    stored = 0
+    async with pool.acquire() as conn, conn.transaction():
+        # The schedule's row first: who has lost the lease must not write messages either.
+        if not await queries.finish_poll(conn, lease):
+            raise PollRunningError("The poll took too long and another one has begun.")
+        for message in sorted(messages, key=lambda message: (message.received_at, message.external_id)):
+            message_id = await queries.insert_message(conn, lease, message)
+            if message_id is None:
+                continue
+            ticket_id, reply_by = await queries.upsert_ticket(conn, lease, message)
+            await queries.insert_ticket_message(conn, ticket_id, message_id, message)
+            await outbox.add(
+                conn,
+                MessageReceived(
+                    tenant_id=lease.tenant_id,
+                    marketplace=lease.marketplace,
+                    message_id=message_id,
+                    external_id=message.external_id,
+                    ticket_id=ticket_id,
+                    external_order_id=message.external_order_id,
+                    source=message.source,
+                    received_at=message.received_at,
+                    reply_by=reply_by,
+                ),
+            )
+            stored += 1
+    log.info("poll_completed", tenant_id=lease.tenant_id, stored=stored)
+    return Polled(len(messages), stored)

@@ -1,0 +1,202 @@
+"""All SQL. conn: inside the caller's transaction; pool: a statement of its own. The tenant is in every WHERE."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from shared.db import Conn, Pool
+from shared.events import AMAZON, ConnectionConnected
+
+from .domain import IncomingMessage, Lease, Schedule, Ticket, TicketMessage, reply_by
+
+_TICKET = "id, tenant_id, marketplace, external_order_id, subject, status, reply_by, last_message_at, created_at"
+
+
+async def upsert_schedule(conn: Conn, event: ConnectionConnected, interval_seconds: int) -> None:
+    """Poll a connection at once and then on its grid; one that we know already stays on its own."""
+    await conn.execute(
+        """
+        INSERT INTO poll_schedules AS s (tenant_id, marketplace, connection_id, connected_at, interval_seconds)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (tenant_id, marketplace) DO UPDATE
+           SET connection_id = excluded.connection_id, connected_at = excluded.connected_at,
+               interval_seconds = excluded.interval_seconds, next_due = clock_timestamp(), failures = 0
+         WHERE s.connected_at < excluded.connected_at
+        """,
+        event.tenant_id,
+        event.marketplace,
+        event.connection_id,
+        event.connected_at,
+        interval_seconds,
+    )
+
+
+async def claim_due(pool: Pool, limit: int, lease: timedelta) -> list[Lease]:
+    """The schedules that have been due longest, of whichever tenants, for the time of the lease."""
+    rows = await pool.fetch(
+        """
+        UPDATE poll_schedules s SET leased_until = clock_timestamp() + $2, lease_token = lease_token + 1
+          FROM (SELECT tenant_id, marketplace FROM poll_schedules
+                 WHERE greatest(next_due, leased_until) <= clock_timestamp()
+                 ORDER BY greatest(next_due, leased_until) LIMIT $1 FOR UPDATE SKIP LOCKED) due
+         WHERE (s.tenant_id, s.marketplace) = (due.tenant_id, due.marketplace)
+        RETURNING s.tenant_id, s.marketplace, s.lease_token AS token
+        """,
+        limit,
+        lease,
+    )
+    return [Lease(**row) for row in rows]
+
+
+async def claim_schedule(pool: Pool, tenant_id: str, lease: timedelta) -> Lease | None:
+    """A tenant's schedule, due or not; None while somebody else has it."""
+    row = await pool.fetchrow(
+        "UPDATE poll_schedules SET leased_until = clock_timestamp() + $3, lease_token = lease_token + 1"
+        " WHERE tenant_id = $1 AND marketplace = $2 AND (leased_until IS NULL OR leased_until < clock_timestamp())"
+        " RETURNING tenant_id, marketplace, lease_token AS token",
+        tenant_id,
+        AMAZON,
+        lease,
+    )
+    return Lease(**row) if row else None
+
+
+async def finish_poll(conn: Conn, lease: Lease) -> bool:
+    """Give the lease back and go to the next slot of the grid that is still to come: missed ones are made up for by
+    one poll. False when the lease is lost: roll back.
+    """
+    finished = await conn.fetchval(
+        """
+        UPDATE poll_schedules
+           SET leased_until = NULL, failures = 0, last_success_at = clock_timestamp(), last_error = NULL,
+               next_due = next_due + make_interval(secs => interval_seconds * greatest(0, ceil(
+                   extract(epoch FROM clock_timestamp() - next_due) / interval_seconds)))
+         WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3 RETURNING true
+        """,
+        lease.tenant_id,
+        lease.marketplace,
+        lease.token,
+    )
+    return finished is not None
+
+
+async def fail_poll(pool: Pool, lease: Lease, error: str) -> None:
+    """Try again after a delay that grows with the failures, up to an hour."""
+    await pool.execute(
+        "UPDATE poll_schedules SET leased_until = NULL, failures = failures + 1, last_error = $4,"
+        " next_due = clock_timestamp() + make_interval(secs => least(3600, interval_seconds * 2 ^ least(failures, 10)))"
+        " WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3",
+        lease.tenant_id,
+        lease.marketplace,
+        lease.token,
+        error,
+    )
+
+
+async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
+    rows = await pool.fetch(
+        "SELECT marketplace, interval_seconds, next_due, coalesce(leased_until > clock_timestamp(), false) AS running,"
+        " failures, last_success_at, last_error FROM poll_schedules WHERE tenant_id = $1 ORDER BY marketplace",
+        tenant_id,
+    )
+    return [Schedule(**row) for row in rows]
+
+
+async def insert_message(conn: Conn, lease: Lease, message: IncomingMessage) -> UUID | None:
+    """None when we have it already."""
+    message_id: UUID | None = await conn.fetchval(
+        """
+        INSERT INTO external_messages
+               (tenant_id, marketplace, external_id, source, external_order_id, buyer, subject, body, received_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        ON CONFLICT (tenant_id, marketplace, external_id) DO NOTHING RETURNING id
+        """,
+        lease.tenant_id,
+        lease.marketplace,
+        message.external_id,
+        message.source,
+        message.external_order_id,
+        message.buyer,
+        message.subject,
+        message.body,
+        message.received_at,
+    )
+    return message_id
+
+
+async def upsert_ticket(conn: Conn, lease: Lease, message: IncomingMessage) -> tuple[UUID, datetime]:
+    """The conversation with this buyer about this order, opened again or begun; and when to reply by."""
+    row = await conn.fetchrow(
+        """
+        UPDATE tickets
+           SET status = 'OPEN', reply_by = $5, last_message_at = greatest(last_message_at, $6),
+               updated_at = clock_timestamp()
+         WHERE id = (SELECT id FROM tickets
+                      WHERE tenant_id = $1 AND marketplace = $2 AND buyer = $3
+                        AND external_order_id IS NOT DISTINCT FROM $4
+                      ORDER BY last_message_at DESC LIMIT 1 FOR UPDATE)
+        RETURNING id, reply_by
+        """,
+        lease.tenant_id,
+        lease.marketplace,
+        message.buyer,
+        message.external_order_id,
+        reply_by(message.received_at),
+        message.received_at,
+    ) or await conn.fetchrow(
+        """
+        INSERT INTO tickets
+               (tenant_id, marketplace, buyer, external_order_id, subject, reply_by, last_message_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, reply_by
+        """,
+        lease.tenant_id,
+        lease.marketplace,
+        message.buyer,
+        message.external_order_id,
+        message.subject,
+        reply_by(message.received_at),
+        message.received_at,
+    )
+    return row["id"], row["reply_by"]
+
+
+async def insert_ticket_message(conn: Conn, ticket_id: UUID, message_id: UUID, message: IncomingMessage) -> None:
+    await conn.execute(
+        "INSERT INTO ticket_messages (ticket_id, external_message_id, body, sent_at) VALUES ($1, $2, $3, $4)",
+        ticket_id,
+        message_id,
+        message.body,
+        message.received_at,
+    )
+
+
+async def list_tickets(
+    pool: Pool, tenant_id: str, *, limit: int, before: tuple[datetime, UUID] | None, status: str | None
+) -> list[Ticket]:
+    """The latest first; before is the place of the last ticket of the page before."""
+    before_at, before_id = before or (None, None)
+    rows = await pool.fetch(
+        f"SELECT {_TICKET} FROM tickets WHERE tenant_id = $1"  # noqa: S608 - a constant list of columns
+        " AND ($2::timestamptz IS NULL OR (last_message_at, id) < ($2, $3::uuid))"
+        " AND ($4::text IS NULL OR status = $4)"
+        " ORDER BY last_message_at DESC, id DESC LIMIT $5",
+        tenant_id,
+        before_at,
+        before_id,
+        status,
+        limit,
+    )
+    return [Ticket(**row) for row in rows]
+
+
+async def get_ticket(pool: Pool, tenant_id: str, ticket_id: UUID) -> tuple[Ticket, list[TicketMessage]] | None:
+    row = await pool.fetchrow(
+        f"SELECT {_TICKET} FROM tickets WHERE tenant_id = $1 AND id = $2",  # noqa: S608 - as above
+        tenant_id,
+        ticket_id,
+    )
+    if row is None:
+        return None
+    messages = await pool.fetch(
+        "SELECT id, body, sent_at FROM ticket_messages WHERE ticket_id = $1 ORDER BY sent_at, id", ticket_id
+    )
+    return Ticket(**row), [TicketMessage(**message) for message in messages]
