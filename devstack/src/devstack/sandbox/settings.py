@@ -1,0 +1,64 @@
+"""What the sandbox is told when it starts, read once from the environment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+
+class SettingsError(Exception):
+    """A variable of the environment is missing or wrong; the message names it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    port: int
+    state: Path
+    client_id: str
+    client_secret: str
+    application_id: str
+    redirect_uris: tuple[str, ...]
+    host: str = "127.0.0.1"
+    clock_speed: float | None = None
+    """None keeps the speed of the kept state, 1 when there is none."""
+    models: Path | None = None
+    """Folder of Amazon's official models, whose example orders an extra seller then serves."""
+
+    def __repr__(self) -> str:
+        return f"Settings(host={self.host!r}, port={self.port}, state={str(self.state)!r})"
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Raise SettingsError with every missing variable, so that one start finds them all."""
+    required = ("PORT", "STATE", "CLIENT_ID", "CLIENT_SECRET", "APPLICATION_ID", "REDIRECT_URIS")
+    values = {
+        name.removeprefix("SANDBOX_"): value.strip()
+        for name, value in environment.items()
+        if name.startswith("SANDBOX_") and value.strip()
+    }
+    missing = [f"SANDBOX_{name}" for name in required if name not in values]
+    if missing:
+        raise SettingsError(f"Not set: {', '.join(missing)}.")
+    redirect_uris = tuple(uri.strip() for uri in values["REDIRECT_URIS"].split(",") if uri.strip())
+    if not redirect_uris:
+        raise SettingsError("SANDBOX_REDIRECT_URIS names no address.")
+    speed = _number("SANDBOX_CLOCK_SPEED", values["CLOCK_SPEED"]) if "CLOCK_SPEED" in values else None
+    if speed is not None and not 0 <= speed <= 100_000:  # noqa: PLR2004
+        raise SettingsError("SANDBOX_CLOCK_SPEED must be between 0 and 100000.")
+    return Settings(
+        host=values.get("HOST", "127.0.0.1"),
+        port=int(_number("SANDBOX_PORT", values["PORT"])),
+        state=Path(values["STATE"]),
+        client_id=values["CLIENT_ID"],
+        client_secret=values["CLIENT_SECRET"],
+        application_id=values["APPLICATION_ID"],
+        redirect_uris=redirect_uris,
+        clock_speed=speed,
+        models=Path(values["MODELS"]) if "MODELS" in values else None,
+    )
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise SettingsError(f"{name} is not a number: {value!r}.") from None
