@@ -216,7 +216,7 @@ def _time(parameters: MultiDict[str], name: str) -> int:
         moment = datetime.fromisoformat(parameters[name])
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1000)
+        return max(0, int(moment.timestamp() * 1000))
     except (ValueError, OverflowError):
         raise invalid_input(name, "is no date and time in ISO 8601.") from None
 

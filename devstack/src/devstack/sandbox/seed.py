@@ -65,6 +65,7 @@ class SeededBook:
         self._pins = STORY if story else {}
         self._older = 1 if story else 0  # orders before the window, at the first indexes
         self._count = orders
+        self.days = days
         self._cancelled_every = cancelled_every
         self._anchor = int(anchor) * 1000
         self._end = self._anchor - _QUIET

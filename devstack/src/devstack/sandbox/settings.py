@@ -1,9 +1,12 @@
 """What the sandbox is told when it starts, read once from the environment."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+
+from .clock import MAX_SPEED
 
 
 class SettingsError(Exception):
@@ -41,24 +44,25 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     redirect_uris = tuple(uri.strip() for uri in values["REDIRECT_URIS"].split(",") if uri.strip())
     if not redirect_uris:
         raise SettingsError("SANDBOX_REDIRECT_URIS names no address.")
-    speed = _number("SANDBOX_CLOCK_SPEED", values["CLOCK_SPEED"]) if "CLOCK_SPEED" in values else None
-    if speed is not None and not 0 <= speed <= 100_000:  # noqa: PLR2004
-        raise SettingsError("SANDBOX_CLOCK_SPEED must be between 0 and 100000.")
+    speed = values.get("CLOCK_SPEED")
     return Settings(
         host=values.get("HOST", "127.0.0.1"),
-        port=int(_number("SANDBOX_PORT", values["PORT"])),
+        port=int(_number("SANDBOX_PORT", values["PORT"], r"[0-9]{1,5}", 65_535)),
         state=Path(values["STATE"]),
         client_id=values["CLIENT_ID"],
         client_secret=values["CLIENT_SECRET"],
         application_id=values["APPLICATION_ID"],
         redirect_uris=redirect_uris,
-        clock_speed=speed,
+        clock_speed=None if speed is None else _number("SANDBOX_CLOCK_SPEED", speed, r"[0-9.]+", MAX_SPEED),
         models=Path(values["MODELS"]) if "MODELS" in values else None,
     )
 
 
-def _number(name: str, value: str) -> float:
+def _number(name: str, text: str, form: str, most: float) -> float:
     try:
-        return float(value)
+        value = float(text) if re.fullmatch(form, text) else most + 1
     except ValueError:
-        raise SettingsError(f"{name} is not a number: {value!r}.") from None
+        value = most + 1
+    if value > most:
+        raise SettingsError(f"{name} is no number from 0 to {most}: {text!r}.")
+    return value
