@@ -59,12 +59,13 @@ class Server:
                 [sys.executable, "-m", "devstack.sandbox"], env={**clean, **self.environment}, stderr=log
             )
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/health", trust_env=False).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.02)
+        with httpx.Client(base_url=self.url, trust_env=False) as http:
+            while time.monotonic() < deadline and self.process.poll() is None:
+                try:
+                    if http.get("/health").status_code == 200:
+                        return
+                except httpx.TransportError:
+                    time.sleep(0.02)
         raise AssertionError(f"The sandbox did not start: {self.log.read_text()}")
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> float:
@@ -171,9 +172,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.end()
 
 
-@pytest.fixture
-async def amazon(server: Server) -> AsyncIterator[Amazon]:
+@pytest.fixture(scope="session")
+async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=10) as http:
-        yield Amazon(server, http)
-        await http.delete("/sandbox/faults")
-        await http.post("/sandbox/clock", json={"speed": 1})
+        yield http
+
+
+@pytest.fixture
+async def amazon(server: Server, http: httpx.AsyncClient) -> AsyncIterator[Amazon]:
+    yield Amazon(server, http)
+    await http.delete("/sandbox/faults")
+    await http.post("/sandbox/clock", json={"speed": 1})

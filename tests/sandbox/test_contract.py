@@ -3,6 +3,7 @@
 The models are read from beside the repository; only these tests can be skipped, when they are not there.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@functools.cache
 def model(name: str) -> Answer:
     decoded: Answer = msgspec.json.decode((MODELS / FILES[name]).read_bytes())
     return decoded

@@ -58,8 +58,10 @@ async def test_a_killed_sandbox_comes_back_with_all_that_it_gave_out(own: Amazon
     # Another application: what sellers granted to the old one is not its own.
     assert own.server.end() < 2
     own.server.environment["SANDBOX_CLIENT_ID"] = "amzn1.application-oa2-client.next"
+    own.server.environment["SANDBOX_CLOCK_SPEED"] = "60"
     own.server.start()
     changed = await own.token("refresh_token", refresh_token=tokens.refresh)
+    assert (await own.control("GET", "clock"))["speed"] == 60
     assert (changed.status_code, changed.json()["error"]) == (400, "unauthorized_client")
 
 

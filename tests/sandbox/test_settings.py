@@ -49,6 +49,7 @@ def test_a_missing_variable_names_itself(name: str, value: str | None) -> None:
         ("SANDBOX_CLOCK_SPEED", "-1"),
         ("SANDBOX_CLOCK_SPEED", "nan"),
         ("SANDBOX_REDIRECT_URIS", ","),
+        ("SANDBOX_MODELS", "/nowhere"),
     ],
 )
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:

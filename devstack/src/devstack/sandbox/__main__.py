@@ -8,11 +8,11 @@ import uvicorn
 
 from .app import create_app
 from .settings import SettingsError, from_environment
+from .state import log
 
 
 def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    log = logging.getLogger("sandbox")
     log.setLevel(logging.INFO)
     try:
         settings = from_environment(os.environ)

@@ -16,7 +16,7 @@ from litestar.response import Response
 
 from .http import HttpRequest
 from .marketplaces import MARKETPLACES
-from .state import Code, Sandbox, digest
+from .state import Code, Sandbox, digest, log
 
 PATH = "/apps/authorize/consent"
 CODE_SECONDS = 300
@@ -66,6 +66,7 @@ def consent_decision(
         del sandbox.kept.codes[key]
     sandbox.kept.codes[digest(code)] = Code(seller.seller_id, redirect_uri, now + CODE_SECONDS)
     sandbox.save()
+    log.info("consent given: %s", seller.seller_id)
     answer = {"state": fields["state"], "selling_partner_id": seller.seller_id, "spapi_oauth_code": code}
     target = urlsplit(redirect_uri)
     query = f"{target.query}&{urlencode(answer)}" if target.query else urlencode(answer)

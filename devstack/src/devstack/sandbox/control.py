@@ -15,7 +15,7 @@ from .http import json_response
 from .marketplaces import BY_COUNTRY, MARKETPLACES, Region
 from .orderbook import Json
 from .quota import PLANS
-from .state import OFFICIAL_SELLER, SELLER_ID, Sandbox, Seller
+from .state import OFFICIAL_SELLER, SELLER_ID, Sandbox, Seller, log
 
 _HOME: dict[Region, str] = {"NA": "US", "EU": "FR", "FE": "JP"}
 _OPERATIONS = ("token", *(plan.operation for plan in PLANS))
@@ -105,6 +105,7 @@ def read_clock(sandbox: Sandbox) -> Response[bytes]:
 def change_clock(data: ClockChange, sandbox: Sandbox) -> Response[bytes]:
     sandbox.clock.change(advance=timedelta(seconds=data.advance_seconds), speed=data.speed)
     sandbox.save()
+    log.info("clock changed: now %s, speed %s", sandbox.clock.now(), sandbox.clock.speed)
     return json_response(_clock(sandbox))
 
 
@@ -113,6 +114,7 @@ def add_fault(data: Fault, sandbox: Sandbox) -> Response[bytes]:
     if data.operation not in _OPERATIONS:
         raise ClientException(f"{data.operation!r} is none of {', '.join(_OPERATIONS)}.")
     sandbox.faults.append(data)
+    log.info("fault added: %s answers %s, %s times", data.operation, data.status, data.times)
     return json_response({"faults": sandbox.faults}, 201)
 
 

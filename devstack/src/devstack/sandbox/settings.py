@@ -8,6 +8,8 @@ import msgspec
 
 from .clock import MAX_SPEED
 
+ORDERS_MODEL = "orders_2026-01-01.json"
+
 
 class SettingsError(Exception):
     """A variable of the environment is missing or wrong; the message names it."""
@@ -45,6 +47,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     if not redirect_uris:
         raise SettingsError("SANDBOX_REDIRECT_URIS names no address.")
     speed = values.get("CLOCK_SPEED")
+    models = Path(values["MODELS"]) if "MODELS" in values else None
+    if models is not None and not (models / ORDERS_MODEL).is_file():
+        raise SettingsError(f"SANDBOX_MODELS: there is no {ORDERS_MODEL} in {models}.")
     return Settings(
         host=values.get("HOST", "127.0.0.1"),
         port=int(_number("SANDBOX_PORT", values["PORT"], r"[0-9]{1,5}", 65_535)),
@@ -54,7 +59,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         application_id=values["APPLICATION_ID"],
         redirect_uris=redirect_uris,
         clock_speed=None if speed is None else _number("SANDBOX_CLOCK_SPEED", speed, r"[0-9.]+", MAX_SPEED),
-        models=Path(values["MODELS"]) if "MODELS" in values else None,
+        models=models,
     )
 
 

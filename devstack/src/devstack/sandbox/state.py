@@ -1,6 +1,7 @@
 """The running sandbox: what it keeps across restarts, and what it holds in memory only."""
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -18,7 +19,9 @@ from .official import OfficialBook
 from .orderbook import OrderBook
 from .quota import Buckets
 from .seed import SeededBook
-from .settings import Settings
+from .settings import ORDERS_MODEL, Settings
+
+log = logging.getLogger("sandbox")
 
 DEFAULT_SELLER = "A12BCIS2R7HD4D"
 NEW_SELLER = "A2NEWSELLER0000"
@@ -79,7 +82,7 @@ class Sandbox:
         self._books: dict[str, OrderBook] = {}
         self._official: Seller | None = None
         if settings.models is not None:
-            book = OfficialBook(settings.models / "orders_2026-01-01.json")
+            book = OfficialBook(settings.models / ORDERS_MODEL)
             self._books[OFFICIAL_SELLER] = book
             self._official = Seller(
                 seller_id=OFFICIAL_SELLER,
@@ -117,6 +120,7 @@ class Sandbox:
         self.kept.sellers[seller.seller_id] = seller
         self._books.pop(seller.seller_id, None)
         self.save()
+        log.info("seller put: %s with %s orders", seller.seller_id, seller.orders)
 
     def book(self, seller: Seller) -> OrderBook:
         if seller.seller_id not in self._books:
@@ -138,6 +142,7 @@ class Sandbox:
         for key in revoked:
             del self.kept.grants[key]
         self.save()
+        log.info("seller revoked: %s, %s consents", seller_id, len(revoked))
         return len(revoked)
 
     def count(self, operation: str, seller_id: str, status: int | str) -> None:
