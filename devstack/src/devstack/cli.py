@@ -1,0 +1,88 @@
+"""python -m devstack: up, demo, permissions."""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import importlib.util
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from shared.topology import SERVICES
+
+from . import permissions, terminal
+from .errors import StackError
+from .stack import Stack
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    try:
+        code: int = args.run(args) or 0
+    except StackError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m devstack", description="The local stack.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="start everything and keep it running")
+    up.set_defaults(run=_up)
+    demo = commands.add_parser("demo", help="run the whole story and show it")
+    demo.add_argument("--exit", action="store_true", help="end when the story is told")
+    demo.set_defaults(run=_demo)
+    for command in (up, demo):
+        command.add_argument(
+            "--state",
+            type=Path,
+            default=Path(".local"),
+            metavar="DIR",
+            help="where everything is kept (.local)",
+        )
+        command.add_argument("--no-services", action="store_true", help="servers, provisioning and migrations only")
+    commands.add_parser("permissions", help="write deploy/nats/permissions.conf from the topology").set_defaults(
+        run=_permissions
+    )
+    return parser
+
+
+def _permissions(_: argparse.Namespace) -> None:
+    permissions.FILE.write_text(permissions.render())
+
+
+def _demo(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("devstack.demo") is None:
+        raise StackError("There is no demo here: devstack/demo.py is missing.")
+    code: int | None = importlib.import_module("devstack.demo").run(args)
+    return code or 0
+
+
+def _up(args: argparse.Namespace) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_run(args.state, () if args.no_services else SERVICES))
+
+
+async def _run(state: Path, services: tuple[str, ...]) -> None:
+    """Until Ctrl-C or SIGTERM, which stop it in order; a second one ends it at once."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101
+    for signal_ in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signal_, task.cancel)
+    console = Console(highlight=False, soft_wrap=True)
+    since = time.monotonic()
+    async with Stack(state, services, say=console.print) as stack:
+        terminal.show(console, stack.endpoints, time.monotonic() - since)
+        following = asyncio.create_task(
+            terminal.follow(console, {name: stack.logs / f"{name}.log" for name in services})
+        )
+        try:
+            await stack.wait()
+        finally:
+            following.cancel()
+            console.print("Stopping.")
