@@ -141,7 +141,7 @@ class Service:
         relay = asyncio.create_task(self.outbox.run(self.bus.broker.connection))
         try:
             async with asyncio.timeout(PUBLISH_OUTBOX_SECONDS):
-                while await self.outbox.unpublished(self.pool):
+                while await self.outbox.unpublished(self.pool):  # noqa: ASYNC110 - the database knows
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise UnavailableError("Events are left in the outbox: the next relay publishes them.") from error

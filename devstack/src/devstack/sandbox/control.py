@@ -1,0 +1,148 @@
+"""The control API: what a test, a demo or a person sets and sees, under /sandbox."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import msgspec
+from litestar import delete, get, post, put
+from litestar.exceptions import ClientException, NotFoundException
+from litestar.params import Parameter
+from litestar.response import Response
+
+from .clock import MAX_SPEED
+from .faults import Fault
+from .http import json_response
+from .marketplaces import BY_COUNTRY, MARKETPLACES, Region
+from .orderbook import Json
+from .quota import PLANS
+from .state import OFFICIAL_SELLER, SELLER_ID, Sandbox, Seller, log
+
+_HOME: dict[Region, str] = {"NA": "US", "EU": "FR", "FE": "JP"}
+_OPERATIONS = ("token", *(plan.operation for plan in PLANS))
+
+
+class SellerSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    orders: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+    days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 90
+    seed: int = 1
+    region: Region = "EU"
+    marketplace_ids: tuple[str, ...] = ()
+    cancelled_every: Annotated[int, msgspec.Meta(ge=1)] | None = 15
+
+
+class ClockChange(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    advance_seconds: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)] = 0
+    speed: Annotated[float, msgspec.Meta(ge=0, le=MAX_SPEED)] | None = None
+
+
+@put("/sandbox/sellers/{seller_id:str}", sync_to_thread=False)
+def put_seller(seller_id: str, data: SellerSpec, sandbox: Sandbox) -> Response[bytes]:
+    """Create or replace; its consents stay valid, as Amazon's would."""
+    if not SELLER_ID.fullmatch(seller_id) or seller_id == OFFICIAL_SELLER:
+        raise ClientException(f"No seller can be called {seller_id!r}.")
+    marketplace_ids = data.marketplace_ids or (BY_COUNTRY[_HOME[data.region]],)
+    for marketplace_id in marketplace_ids:
+        marketplace = MARKETPLACES.get(marketplace_id)
+        if marketplace is None or marketplace.region != data.region:
+            raise ClientException(f"{marketplace_id!r} is no marketplace of {data.region}.")
+    seller = Seller(
+        seller_id=seller_id,
+        region=data.region,
+        marketplace_ids=marketplace_ids,
+        orders=data.orders,
+        days=data.days,
+        seed=data.seed,
+        cancelled_every=data.cancelled_every,
+        anchor=sandbox.clock.seconds(),
+    )
+    sandbox.put_seller(seller)
+    return json_response(seller)
+
+
+@get("/sandbox/sellers", sync_to_thread=False)
+def list_sellers(sandbox: Sandbox) -> Response[bytes]:
+    return json_response({"sellers": list(sandbox.sellers())})
+
+
+@get("/sandbox/sellers/{seller_id:str}/orders", sync_to_thread=False)
+def list_orders(
+    seller_id: str,
+    sandbox: Sandbox,
+    offset: Annotated[int, Parameter(ge=0)] = 0,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+) -> Response[bytes]:
+    """The ground truth: the orders with all of their sections, oldest first; it costs no quota."""
+    book = sandbox.book(_known(sandbox, seller_id))
+    indexes = book.positions("created")[offset : offset + limit]
+    return json_response({"total": len(book), "orders": [book.order(index) for index in indexes]})
+
+
+@post("/sandbox/sellers/{seller_id:str}/revoke", sync_to_thread=False)
+def revoke(seller_id: str, sandbox: Sandbox) -> Response[bytes]:
+    return json_response({"revoked": sandbox.revoke(_known(sandbox, seller_id).seller_id)})
+
+
+@get("/sandbox/calls", sync_to_thread=False)
+def list_calls(sandbox: Sandbox) -> Response[bytes]:
+    """{operation: {seller: {status: count}}}; a seller that is not known is `-`."""
+    tree: dict[str, dict[str, dict[str, int]]] = {}
+    for (operation, seller_id, status), number in sandbox.calls.items():
+        tree.setdefault(operation, {}).setdefault(seller_id, {})[status] = number
+    return json_response(tree)
+
+
+@delete("/sandbox/calls", status_code=204, sync_to_thread=False)
+def clear_calls(sandbox: Sandbox) -> None:
+    sandbox.calls.clear()
+
+
+@get("/sandbox/clock", sync_to_thread=False)
+def read_clock(sandbox: Sandbox) -> Response[bytes]:
+    return json_response(_clock(sandbox))
+
+
+@post("/sandbox/clock", sync_to_thread=False)
+def change_clock(data: ClockChange, sandbox: Sandbox) -> Response[bytes]:
+    sandbox.clock.change(advance=timedelta(seconds=data.advance_seconds), speed=data.speed)
+    sandbox.save()
+    log.info("clock changed: now %s, speed %s", sandbox.clock.now(), sandbox.clock.speed)
+    return json_response(_clock(sandbox))
+
+
+@post("/sandbox/faults", sync_to_thread=False)
+def add_fault(data: Fault, sandbox: Sandbox) -> Response[bytes]:
+    if data.operation not in _OPERATIONS:
+        raise ClientException(f"{data.operation!r} is none of {', '.join(_OPERATIONS)}.")
+    sandbox.faults.append(data)
+    log.info("fault added: %s answers %s, %s times", data.operation, data.status, data.times)
+    return json_response({"faults": sandbox.faults}, 201)
+
+
+@delete("/sandbox/faults", status_code=204, sync_to_thread=False)
+def clear_faults(sandbox: Sandbox) -> None:
+    sandbox.faults.clear()
+
+
+def _known(sandbox: Sandbox, seller_id: str) -> Seller:
+    seller = sandbox.seller(seller_id)
+    if seller is None:
+        raise NotFoundException(f"There is no seller {seller_id!r}.")
+    return seller
+
+
+def _clock(sandbox: Sandbox) -> Json:
+    return {"now": sandbox.clock.now(), "speed": sandbox.clock.speed}
+
+
+ROUTES = (
+    put_seller,
+    list_sellers,
+    list_orders,
+    revoke,
+    list_calls,
+    clear_calls,
+    read_clock,
+    change_clock,
+    add_fault,
+    clear_faults,
+)

@@ -1,0 +1,157 @@
+"""Login with Amazon: the token endpoint, its errors, and the access tokens that it signs.
+
+Bodies and errors as in the SP-API developer guide and Amazon's client libraries (LwaExceptionErrorCode).
+"""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import post
+from litestar.response import Response
+
+from . import faults
+from .http import HttpRequest, json_response
+from .signing import SignatureError, seal, unseal
+from .state import Grant, Sandbox, digest
+
+OPERATION = "token"
+TOKEN_SECONDS = 3600
+SCOPES = ("sellingpartnerapi::notifications", "sellingpartnerapi::client_credential:rotation")
+_FAULTS = {429: "temporarily_unavailable", 500: "server_error", 503: "temporarily_unavailable"}
+_HEADERS = {"cache-control": "no-store", "pragma": "no-cache"}
+_NO_REFRESH = (
+    "The request has an invalid grant parameter : refresh_token. "
+    "User may have revoked or didn't grant the permission."
+)
+
+
+class LwaError(Exception):
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(description)
+        self.error, self.description, self.status = error, description, status
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """What an access token says; `grant` is empty for one without a seller (client_credentials)."""
+
+    expires_at: float
+    grant: str = ""
+    seller_id: str = ""
+    nonce: str = ""
+    """No two tokens are the same."""
+
+
+@post("/auth/o2/token")
+async def token(request: HttpRequest, sandbox: Sandbox) -> Response[bytes]:
+    form = dict(parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True))
+    seller_id = _seller(sandbox, form)
+    fault = faults.draw(sandbox.faults, OPERATION, seller_id)
+    if fault is not None:
+        sandbox.count(OPERATION, seller_id, fault.status)  # before the wait: the caller may not stay
+        await asyncio.sleep(faults.seconds(fault))
+        return _refusal(LwaError(_FAULTS[fault.code], "The sandbox was told to fail.", fault.code))
+    try:
+        body = _answer(sandbox, form)
+    except LwaError as error:
+        sandbox.count(OPERATION, seller_id, error.status)
+        return _refusal(error)
+    sandbox.count(OPERATION, seller_id, 200)
+    return json_response(body, 200, _HEADERS)
+
+
+def _refusal(error: LwaError) -> Response[bytes]:
+    body = {"error": error.error, "error_description": error.description}
+    return json_response(body, error.status, _HEADERS)
+
+
+def read_access_token(sandbox: Sandbox, text: str) -> AccessToken | None:
+    """None for what was not issued here or has been revoked; expiry is the caller's to judge."""
+    try:
+        content = unseal(sandbox.kept.key, "access", text.removeprefix("Atza|"), AccessToken)
+    except SignatureError:
+        return None
+    return content if not content.grant or content.grant in sandbox.kept.grants else None
+
+
+def _answer(sandbox: Sandbox, form: Mapping[str, str]) -> dict[str, object]:
+    grant_type = _required(form, "grant_type")
+    if grant_type not in {"authorization_code", "refresh_token", "client_credentials"}:
+        raise LwaError("unsupported_grant_type", "The authorization grant type is not supported.")
+    _authenticate(sandbox, _required(form, "client_id"), _required(form, "client_secret"))
+    if grant_type == "authorization_code":
+        return _exchange(sandbox, _required(form, "code"), _required(form, "redirect_uri"))
+    if grant_type == "refresh_token":
+        return _refresh(sandbox, _required(form, "refresh_token"))
+    scope = _required(form, "scope")
+    if not set(scope.split()) <= set(SCOPES):
+        raise LwaError("invalid_scope", f"An unknown scope was requested: only {' and '.join(SCOPES)} exist.")
+    return _tokens(sandbox, scope=scope)
+
+
+def _exchange(sandbox: Sandbox, code: str, redirect_uri: str) -> dict[str, object]:
+    kept = sandbox.kept.codes.get(digest(code))
+    if kept is None or kept.expires_at <= sandbox.clock.seconds():
+        raise LwaError("invalid_grant", "The request has an invalid grant parameter : code")
+    if kept.redirect_uri != redirect_uri:
+        raise LwaError("invalid_grant", "The request has an invalid grant parameter : redirect_uri")
+    del sandbox.kept.codes[digest(code)]
+    refresh_token = "Atzr|" + secrets.token_urlsafe(96)
+    sandbox.kept.grants[digest(refresh_token)] = Grant(kept.seller_id, sandbox.settings.client_id)
+    sandbox.save()
+    return _tokens(sandbox, refresh_token=refresh_token)
+
+
+def _refresh(sandbox: Sandbox, refresh_token: str) -> dict[str, object]:
+    grant = sandbox.kept.grants.get(digest(refresh_token))
+    if grant is None:
+        raise LwaError("invalid_grant", _NO_REFRESH)
+    if grant.client_id != sandbox.settings.client_id:  # the application was changed since
+        raise LwaError("unauthorized_client", "Not authorized for requested operation")
+    return _tokens(sandbox, refresh_token=refresh_token)
+
+
+def _tokens(sandbox: Sandbox, *, refresh_token: str = "", scope: str = "") -> dict[str, object]:
+    grant = digest(refresh_token) if refresh_token else ""
+    content = AccessToken(
+        expires_at=sandbox.clock.seconds() + TOKEN_SECONDS,
+        grant=grant,
+        seller_id=sandbox.kept.grants[grant].seller_id if grant else "",
+        nonce=secrets.token_urlsafe(9),
+    )
+    answer: dict[str, object] = {
+        "access_token": "Atza|" + seal(sandbox.kept.key, "access", content),
+        "token_type": "bearer",
+        "expires_in": TOKEN_SECONDS,
+    }
+    if refresh_token:
+        answer["refresh_token"] = refresh_token
+    if scope:
+        answer["scope"] = scope
+    return answer
+
+
+def _authenticate(sandbox: Sandbox, client_id: str, client_secret: str) -> None:
+    settings = sandbox.settings
+    known = hmac.compare_digest(client_id.encode(), settings.client_id.encode())
+    right = hmac.compare_digest(client_secret.encode(), settings.client_secret.encode())
+    if not (known and right):
+        raise LwaError("invalid_client", "Client authentication failed", 401)
+
+
+def _required(form: Mapping[str, str], name: str) -> str:
+    value = form.get(name, "")
+    if not value:
+        raise LwaError("invalid_request", f"The request is missing a required parameter : {name}")
+    return value
+
+
+def _seller(sandbox: Sandbox, form: Mapping[str, str]) -> str:
+    """Whose token this is about, as far as one can tell."""
+    code = sandbox.kept.codes.get(digest(form.get("code", "")))
+    grant = sandbox.kept.grants.get(digest(form.get("refresh_token", "")))
+    known = code or grant
+    return known.seller_id if known is not None else "-"

@@ -1,0 +1,73 @@
+"""What the sandbox is told when it starts, read once from the environment."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from .clock import MAX_SPEED
+
+ORDERS_MODEL = "orders_2026-01-01.json"
+
+
+class SettingsError(Exception):
+    """A variable of the environment is missing or wrong; the message names it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    port: int
+    state: Path
+    client_id: str
+    client_secret: str
+    application_id: str
+    redirect_uris: tuple[str, ...]
+    host: str = "127.0.0.1"
+    clock_speed: float | None = None
+    """None keeps the speed of the kept state, 1 when there is none."""
+    models: Path | None = None
+    """Folder of Amazon's official models, whose example orders an extra seller then serves."""
+
+    def __repr__(self) -> str:
+        return f"Settings(host={self.host!r}, port={self.port}, state={str(self.state)!r})"
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Raise SettingsError with every missing variable, so that one start finds them all."""
+    required = ("PORT", "STATE", "CLIENT_ID", "CLIENT_SECRET", "APPLICATION_ID", "REDIRECT_URIS")
+    values = {
+        name.removeprefix("SANDBOX_"): value.strip()
+        for name, value in environment.items()
+        if name.startswith("SANDBOX_") and value.strip()
+    }
+    missing = [f"SANDBOX_{name}" for name in required if name not in values]
+    if missing:
+        raise SettingsError(f"Not set: {', '.join(missing)}.")
+    redirect_uris = tuple(uri.strip() for uri in values["REDIRECT_URIS"].split(",") if uri.strip())
+    if not redirect_uris:
+        raise SettingsError("SANDBOX_REDIRECT_URIS names no address.")
+    speed = values.get("CLOCK_SPEED")
+    models = Path(values["MODELS"]) if "MODELS" in values else None
+    if models is not None and not (models / ORDERS_MODEL).is_file():
+        raise SettingsError(f"SANDBOX_MODELS: there is no {ORDERS_MODEL} in {models}.")
+    return Settings(
+        host=values.get("HOST", "127.0.0.1"),
+        port=int(_number("SANDBOX_PORT", values["PORT"], r"[0-9]{1,5}", 65_535)),
+        state=Path(values["STATE"]),
+        client_id=values["CLIENT_ID"],
+        client_secret=values["CLIENT_SECRET"],
+        application_id=values["APPLICATION_ID"],
+        redirect_uris=redirect_uris,
+        clock_speed=None if speed is None else _number("SANDBOX_CLOCK_SPEED", speed, r"[0-9.]+", MAX_SPEED),
+        models=models,
+    )
+
+
+def _number(name: str, text: str, form: str, most: float) -> float:
+    try:
+        value = float(text) if re.fullmatch(form, text) else most + 1
+    except ValueError:
+        value = most + 1
+    if value > most:
+        raise SettingsError(f"{name} is no number from 0 to {most}: {text!r}.")
+    return value

@@ -1,0 +1,94 @@
+"""What stands before every operation of the Selling Partner API: token, quota, faults, headers, counts."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from litestar.response import Response
+
+from . import faults
+from .http import HttpRequest, json_response
+from .lwa import read_access_token
+from .quota import Plan
+from .state import Sandbox, Seller
+
+_FAILURES = {
+    429: ("QuotaExceeded", "You exceeded your quota for the requested resource."),
+    500: ("InternalFailure", "We encountered an internal error. Please try again."),
+    503: ("ServiceUnavailable", "Service is temporarily unavailable. Please try again."),
+}
+
+
+class ApiError(Exception):
+    """An answer other than success, in the models' ErrorList."""
+
+    def __init__(self, status: int, code: str, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.details = status, code, message, details
+
+    def body(self) -> object:
+        return {"errors": [{"code": self.code, "message": self.message, "details": self.details}]}
+
+
+def invalid_input(parameter: str, sentence: str) -> ApiError:
+    """The message is the models' own; the details name the parameter."""
+    return ApiError(400, "InvalidInput", "Invalid Input", f"{parameter}: {sentence}")
+
+
+def not_found(sentence: str) -> ApiError:
+    return ApiError(404, "NotFound", "The resource specified does not exist.", sentence)
+
+
+async def answer(
+    request: HttpRequest, sandbox: Sandbox, plan: Plan, operation: Callable[[Seller], object]
+) -> Response[bytes]:
+    """The operation's answer for the seller whose token it is."""
+    seller = _authorize(sandbox, request.headers.get("x-amz-access-token", ""))
+    if isinstance(seller, ApiError):
+        sandbox.count(plan.operation, "-", seller.status)
+        return _response(plan, seller)
+    seller_id = seller.seller_id
+    fault = faults.draw(sandbox.faults, plan.operation, seller_id)
+    if fault is not None:
+        sandbox.count(plan.operation, seller_id, fault.status)  # before the wait: the caller may not stay
+        await asyncio.sleep(faults.seconds(fault))
+        return _response(plan, ApiError(fault.code, *_FAILURES[fault.code]))
+    allowed = sandbox.buckets.take(plan, sandbox.settings.application_id, seller_id, sandbox.clock.seconds())
+    outcome = _outcome(operation, seller) if allowed else ApiError(429, *_FAILURES[429])
+    sandbox.count(plan.operation, seller_id, outcome.status if isinstance(outcome, ApiError) else 200)
+    return _response(plan, outcome)
+
+
+def _outcome(operation: Callable[[Seller], object], seller: Seller) -> object:
+    try:
+        return operation(seller)
+    except ApiError as error:
+        return error
+
+
+def _response(plan: Plan, outcome: object) -> Response[bytes]:
+    status = outcome.status if isinstance(outcome, ApiError) else 200
+    headers = request_id()
+    if status in {200, 400, 404}:  # "best effort": not with a 403, and never with a 429
+        headers["x-amzn-RateLimit-Limit"] = str(plan.rate)
+    return json_response(outcome.body() if isinstance(outcome, ApiError) else outcome, status, headers)
+
+
+def request_id() -> dict[str, str]:
+    return {"x-amzn-RequestId": secrets.token_hex(16)}
+
+
+def _authorize(sandbox: Sandbox, token: str) -> Seller | ApiError:
+    if not token:
+        return _unauthorized("Access token is missing in the request header.")
+    content = read_access_token(sandbox, token)
+    seller = sandbox.seller(content.seller_id) if content is not None else None
+    if content is None or seller is None:
+        return _unauthorized("The access token you provided is revoked, malformed or invalid.")
+    if content.expires_at <= sandbox.clock.seconds():
+        return _unauthorized("The access token you provided has expired.")
+    return seller
+
+
+def _unauthorized(details: str) -> ApiError:
+    return ApiError(403, "Unauthorized", "Access to requested resource is denied.", details)

@@ -1,0 +1,191 @@
+"""The running sandbox: what it keeps across restarts, and what it holds in memory only."""
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from .clock import Clock, ClockReading
+from .faults import Fault
+from .marketplaces import BY_COUNTRY, Region
+from .official import OfficialBook
+from .orderbook import OrderBook
+from .quota import Buckets
+from .seed import SeededBook
+from .settings import ORDERS_MODEL, Settings
+
+log = logging.getLogger("sandbox")
+
+DEFAULT_SELLER = "A12BCIS2R7HD4D"
+NEW_SELLER = "A2NEWSELLER0000"
+OFFICIAL_SELLER = "A3OFFICIALMODEL"
+SELLER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Seller(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A selling partner: its orders follow from these few values."""
+
+    seller_id: str
+    region: Region
+    marketplace_ids: tuple[str, ...]
+    orders: int
+    days: int
+    seed: int
+    cancelled_every: int | None
+    anchor: float
+    """When the seller was made; its orders lie in the `days` before, as seconds since 1970."""
+    story: bool = False
+    """The default seller, among whose orders are the known ones."""
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A seller's consent, behind one refresh token; without it, its access tokens are revoked."""
+
+    seller_id: str
+    client_id: str
+
+
+class Code(msgspec.Struct, frozen=True):
+    seller_id: str
+    redirect_uri: str
+    expires_at: float
+
+
+class Kept(msgspec.Struct, kw_only=True):
+    """What survives a restart. Codes and grants stand under the hash of the code or refresh token."""
+
+    key: bytes
+    clock: ClockReading
+    sellers: dict[str, Seller] = {}
+    grants: dict[str, Grant] = {}
+    codes: dict[str, Code] = {}
+
+
+class Sandbox:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._file = settings.state / "sandbox.json"
+        self.kept = _load(self._file) or _new(settings)
+        self.clock = Clock(self.kept.clock)
+        if settings.clock_speed is not None:
+            self.clock.change(speed=settings.clock_speed)
+        self.buckets = Buckets()
+        self.faults: list[Fault] = []
+        self.calls: Counter[tuple[str, str, str]] = Counter()
+        self._books: dict[str, OrderBook] = {}
+        self._official: Seller | None = None
+        if settings.models is not None:
+            book = OfficialBook(settings.models / ORDERS_MODEL)
+            self._books[OFFICIAL_SELLER] = book
+            self._official = Seller(
+                seller_id=OFFICIAL_SELLER,
+                region="EU",
+                marketplace_ids=book.marketplace_ids,
+                orders=len(book),
+                days=0,
+                seed=0,
+                cancelled_every=None,
+                anchor=self.clock.seconds(),
+            )
+        self.save()
+
+    def save(self) -> None:
+        """Write a new file and put it in the place of the old one: a kill leaves one of the two whole."""
+        self.kept.clock = self.clock.reading()
+        new = self._file.with_suffix(".new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(self.kept))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._file)
+
+    def sellers(self) -> Iterator[Seller]:
+        yield from self.kept.sellers.values()
+        if self._official is not None:
+            yield self._official
+
+    def seller(self, seller_id: str) -> Seller | None:
+        if seller_id == OFFICIAL_SELLER and self._official is not None:
+            return self._official
+        return self.kept.sellers.get(seller_id)
+
+    def put_seller(self, seller: Seller) -> None:
+        self.kept.sellers[seller.seller_id] = seller
+        self._books.pop(seller.seller_id, None)
+        self.save()
+        log.info("seller put: %s with %s orders", seller.seller_id, seller.orders)
+
+    def book(self, seller: Seller) -> OrderBook:
+        if seller.seller_id not in self._books:
+            self._books[seller.seller_id] = SeededBook(
+                seller_id=seller.seller_id,
+                marketplace_ids=seller.marketplace_ids,
+                orders=seller.orders,
+                days=seller.days,
+                seed=seller.seed,
+                cancelled_every=seller.cancelled_every,
+                anchor=seller.anchor,
+                story=seller.story,
+            )
+        return self._books[seller.seller_id]
+
+    def revoke(self, seller_id: str) -> int:
+        """Forget every consent of the seller and say how many there were."""
+        revoked = [key for key, grant in self.kept.grants.items() if grant.seller_id == seller_id]
+        for key in revoked:
+            del self.kept.grants[key]
+        self.save()
+        log.info("seller revoked: %s, %s consents", seller_id, len(revoked))
+        return len(revoked)
+
+    def count(self, operation: str, seller_id: str, status: int | str) -> None:
+        self.calls[operation, seller_id, str(status)] += 1
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _load(file: Path) -> Kept | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Kept)
+    except FileNotFoundError:
+        return None
+
+
+def _new(settings: Settings) -> Kept:
+    settings.state.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    story = Seller(
+        seller_id=DEFAULT_SELLER,
+        region="EU",
+        marketplace_ids=tuple(BY_COUNTRY[country] for country in ("FR", "DE", "ES", "IT")),
+        orders=94,
+        days=90,
+        seed=1,
+        cancelled_every=15,
+        anchor=now,
+        story=True,
+    )
+    new = Seller(
+        seller_id=NEW_SELLER,
+        region="NA",
+        marketplace_ids=(BY_COUNTRY["US"],),
+        orders=0,
+        days=90,
+        seed=1,
+        cancelled_every=15,
+        anchor=now,
+    )
+    return Kept(
+        key=secrets.token_bytes(32),
+        clock=ClockReading(wall=now, sandbox=now),
+        sellers={seller.seller_id: seller for seller in (story, new)},
+    )

@@ -1,0 +1,180 @@
+"""What stands before every operation: the token, the quota, the headers, faults and counts."""
+
+import time
+
+import httpx
+import pytest
+
+from tests.sandbox.conftest import Amazon, Tokens
+
+OPERATIONS = [
+    ("/orders/2026-01-01/orders?createdAfter=2020-01-01T00:00:00Z", "searchOrders", "0.0056", 20),
+    ("/orders/2026-01-01/orders/{order_id}", "getOrder", "0.5", 30),
+    ("/sellers/v1/marketplaceParticipations", "getMarketplaceParticipations", "0.016", 15),
+    ("/messaging/v1/orders/{order_id}/messages", "getMessages", "1", 5),
+]
+PARTICIPATIONS = OPERATIONS[2][0]
+
+
+async def order_id(amazon: Amazon, seller: str) -> str:
+    page = await amazon.control("GET", f"sellers/{seller}/orders?limit=1")
+    return str(page["orders"][0]["orderId"])
+
+
+@pytest.mark.parametrize(("path", "operation", "rate", "burst"), OPERATIONS)
+async def test_a_burst_then_429_then_the_bucket_refills_by_the_sandboxs_clock(
+    amazon: Amazon, path: str, operation: str, rate: str, burst: int
+) -> None:
+    seller = await amazon.seller()
+    await amazon.control("POST", "clock", {"speed": 0})  # a standing clock refills nothing
+    tokens = await amazon.connect(seller)
+    path = path.format(order_id=await order_id(amazon, seller))
+    for _ in range(burst):
+        allowed = await amazon.get(path, tokens)
+        assert allowed.status_code == 200
+        assert allowed.headers["x-amzn-RateLimit-Limit"] == rate
+        assert allowed.headers["x-amzn-RequestId"]
+    refused = await amazon.get(path, tokens)
+    assert refused.status_code == 429
+    assert refused.headers["x-amzn-RequestId"]
+    assert "x-amzn-RateLimit-Limit" not in refused.headers
+    assert refused.json() == {
+        "errors": [
+            {
+                "code": "QuotaExceeded",
+                "message": "You exceeded your quota for the requested resource.",
+                "details": "",
+            }
+        ]
+    }
+    await amazon.advance(0.9 / float(rate))
+    assert (await amazon.get(path, tokens)).status_code == 429
+    await amazon.advance(0.2 / float(rate))
+    assert (await amazon.get(path, tokens)).status_code == 200
+    assert (await amazon.get(path, tokens)).status_code == 429
+    assert (await amazon.control("GET", "calls"))[operation][seller] == {"200": burst + 1, "429": 3}
+
+
+async def test_a_fast_clock_refills_the_bucket_without_waiting_long(amazon: Amazon) -> None:
+    tokens = await amazon.connect(await amazon.seller())
+    while (await amazon.get(PARTICIPATIONS, tokens)).status_code == 200:
+        pass
+    await amazon.control("POST", "clock", {"speed": 2000})
+    deadline = time.monotonic() + 5
+    while (await amazon.get(PARTICIPATIONS, tokens)).status_code == 429:
+        assert time.monotonic() < deadline
+
+
+async def test_sellers_do_not_share_a_bucket(amazon: Amazon) -> None:
+    busy = await amazon.connect(await amazon.seller())
+    while (await amazon.get(PARTICIPATIONS, busy)).status_code == 200:
+        pass
+    other = await amazon.connect(await amazon.seller())
+    assert (await amazon.get(PARTICIPATIONS, other)).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "operation", "rate", "burst"), OPERATIONS)
+async def test_without_a_token_no_operation_answers(
+    amazon: Amazon, path: str, operation: str, rate: str, burst: int
+) -> None:
+    del operation, rate, burst
+    answer = await amazon.get(path.format(order_id="407-8949262-6149120"), None)
+    assert answer.status_code == 403
+    assert answer.headers["x-amzn-RequestId"]
+    assert "x-amzn-RateLimit-Limit" not in answer.headers
+    error = answer.json()["errors"][0]
+    assert error["code"] == "Unauthorized"
+    assert error.keys() == {"code", "message", "details"}
+
+
+async def test_an_access_token_expires_after_an_hour(amazon: Amazon) -> None:
+    tokens = await amazon.connect(await amazon.seller())
+    await amazon.advance(3590)
+    assert (await amazon.get(PARTICIPATIONS, tokens)).status_code == 200
+    await amazon.advance(11)
+    expired = await amazon.get(PARTICIPATIONS, tokens)
+    assert expired.status_code == 403
+    assert expired.json()["errors"][0]["code"] == "Unauthorized"
+    assert expired.json()["errors"][0]["details"] == "The access token you provided has expired."
+    refreshed = (await amazon.token("refresh_token", refresh_token=tokens.refresh)).json()
+    tokens = Tokens(refreshed["access_token"], tokens.refresh)
+    assert (await amazon.get(PARTICIPATIONS, tokens)).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["revoked", "made up", "changed", "of another kind"])
+async def test_a_token_that_is_not_valid_is_told_apart_from_an_expired_one(amazon: Amazon, how: str) -> None:
+    seller = await amazon.seller()
+    tokens = await amazon.connect(seller)
+    if how == "revoked":
+        await amazon.control("POST", f"sellers/{seller}/revoke")
+    access = {
+        "revoked": tokens.access,
+        "made up": "Atza|made-up",
+        "changed": tokens.access[:-8] + "AAAAAAAA",
+        "of another kind": tokens.refresh,
+    }[how]
+    answer = await amazon.get(PARTICIPATIONS, Tokens(access, ""))
+    assert answer.status_code == 403
+    assert answer.json()["errors"][0]["details"].endswith("is revoked, malformed or invalid.")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(429, "QuotaExceeded"), (500, "InternalFailure"), (503, "ServiceUnavailable")]
+)
+async def test_a_fault_answers_for_one_seller_as_often_as_told(
+    amazon: Amazon, status: int, code: str
+) -> None:
+    seller = await amazon.seller()
+    tokens, others = await amazon.connect(seller), await amazon.connect(await amazon.seller())
+    fault = {"operation": "getMarketplaceParticipations", "sellerId": seller, "status": status, "times": 2}
+    await amazon.control("POST", "faults", fault)
+    assert (await amazon.get(PARTICIPATIONS, others)).status_code == 200
+    answers = [await amazon.get(PARTICIPATIONS, tokens) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [status, status, 200]
+    assert answers[0].json()["errors"][0]["code"] == code
+    calls = await amazon.control("GET", "calls")
+    assert calls["getMarketplaceParticipations"][seller] == {str(status): 2, "200": 1}
+
+
+async def test_a_fault_can_keep_a_caller_waiting(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    tokens = await amazon.connect(seller)
+    fault = {"operation": "getMarketplaceParticipations", "status": "timeout", "times": 1}
+    await amazon.control("POST", "faults", fault)
+    with pytest.raises(httpx.ReadTimeout):
+        await amazon.http.get(PARTICIPATIONS, headers={"x-amz-access-token": tokens.access}, timeout=0.2)
+    calls = await amazon.control("GET", "calls")
+    assert calls["getMarketplaceParticipations"][seller] == {"timeout": 1}
+    assert (await amazon.get(PARTICIPATIONS, tokens)).status_code == 200
+
+
+async def test_a_fault_can_be_slow_and_can_be_called_off(amazon: Amazon) -> None:
+    tokens = await amazon.connect(await amazon.seller())
+    fault = {"operation": "getMarketplaceParticipations", "status": 503, "times": 9, "delaySeconds": 0.1}
+    await amazon.control("POST", "faults", fault)
+    assert (await amazon.get(PARTICIPATIONS, tokens)).status_code == 503
+    await amazon.control("DELETE", "faults")
+    assert (await amazon.get(PARTICIPATIONS, tokens)).status_code == 200
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, "server_error"), (503, "temporarily_unavailable")])
+async def test_login_with_amazon_can_fail_too(amazon: Amazon, status: int, error: str) -> None:
+    seller = await amazon.seller()
+    tokens = await amazon.connect(seller)
+    await amazon.control("POST", "faults", {"operation": "token", "sellerId": seller, "status": status})
+    failed = await amazon.token("refresh_token", refresh_token=tokens.refresh)
+    assert (failed.status_code, failed.json()["error"]) == (status, error)
+    assert (await amazon.token("refresh_token", refresh_token=tokens.refresh)).status_code == 200
+
+
+async def test_calls_are_counted_until_they_are_cleared(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    tokens = await amazon.connect(seller)
+    await amazon.get(PARTICIPATIONS, tokens)
+    await amazon.get("/orders/2026-01-01/orders/000-0000000-0000000", tokens)
+    calls = await amazon.control("GET", "calls")
+    assert calls["token"][seller] == {"200": 1}
+    assert calls["getMarketplaceParticipations"][seller] == {"200": 1}
+    assert calls["getOrder"][seller] == {"404": 1}
+    await amazon.control("DELETE", "calls")
+    assert await amazon.control("GET", "calls") == {}
