@@ -1,5 +1,6 @@
 """The real servers, from their wheels, and the Amazon sandbox."""
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -49,8 +50,10 @@ def nats(state: Path, ports: Ports, secrets: Secrets, client: httpx.AsyncClient)
     )
 
 
-def prepare_openbao(state: Path, ports: Ports) -> None:
-    """Its folder: the certificate, the key that unseals it, and where it listens."""
+def prepare_openbao(state: Path, ports: Ports) -> bool:
+    """Its folder: the certificate, the key that unseals it, and where it listens.
+    False when it was set up by another openbao.hcl than today's.
+    """
     folder = state / "openbao"
     (folder / "data").mkdir(parents=True, exist_ok=True, mode=0o700)
     certificates.ensure(cacert(state), folder / "tls" / "cert.pem", folder / "tls" / "key.pem")
@@ -60,6 +63,11 @@ def prepare_openbao(state: Path, ports: Ports) -> None:
     for name, everywhere in (("openbao", "0.0.0.0:8200"), ("openbao-cluster", "0.0.0.0:8201")):
         listener = listener.replace(everywhere, f"{HOST}:{ports[name]}")
     (folder / "listener.hcl").write_text(listener)
+    digest = hashlib.sha256((DEPLOY / "openbao" / "openbao.hcl").read_bytes()).hexdigest()
+    set_up_by = folder / "set-up-by.sha256"
+    if not set_up_by.exists():
+        set_up_by.write_text(digest)
+    return set_up_by.read_text() == digest
 
 
 def openbao(state: Path, ports: Ports, secrets: Secrets, client: httpx.AsyncClient) -> Program:

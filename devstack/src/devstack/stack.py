@@ -50,7 +50,7 @@ class Stack:
         self._restart = restart
         self._clock_speed = clock_speed
         self._say = say
-        self._programs: dict[str, Program] = {}
+        self._servers: dict[str, Program] = {}
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as undo:
@@ -61,7 +61,11 @@ class Stack:
             self._secrets = secrets_.load(self.folder)
             cacert = servers.cacert(self.folder)
             self.endpoints = endpoints_.describe(self.folder, self._ports, self._secrets, cacert)
-            servers.prepare_openbao(self.folder, self._ports)
+            if not servers.prepare_openbao(self.folder, self._ports):
+                self._say(
+                    "deploy/openbao/openbao.hcl has changed since this state was made, and OpenBao reads it only"
+                    f" once: remove {self.folder}, or use another --state, to have the change."
+                )
             self._client = await undo.enter_async_context(
                 httpx.AsyncClient(verify=ssl.create_default_context(cafile=cacert), trust_env=False, timeout=2)
             )
@@ -88,10 +92,7 @@ class Stack:
 
     async def start(self, name: str, settings: Mapping[str, str] | None = None) -> None:
         """Start a service, or a server that was stopped, until it is ready. settings: for this run only."""
-        program = self._programs.get(name)
-        if program is None or settings:
-            program = self._service(name, settings or {})
-        self._programs.setdefault(name, program)
+        program = self._servers.get(name) or self._service(name, settings or {})
         await self._supervisor.start(program)
 
     async def stop(self, name: str) -> float:
@@ -136,7 +137,7 @@ class Stack:
         await self._run(servers.sandbox(self.folder, self._ports, self._secrets, self._client, self._clock_speed))
 
     async def _run(self, program: Program) -> None:
-        self._programs[program.name] = program
+        self._servers[program.name] = program
         await self._supervisor.start(program)
 
     def _service(self, name: str, settings: Mapping[str, str]) -> Program:

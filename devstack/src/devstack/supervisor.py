@@ -105,7 +105,7 @@ class Supervisor:
 
     async def stop(self, name: str) -> float:
         """Ask it to end, insist after ten seconds; the seconds that it took."""
-        child = self._children[name]
+        child = self._child(name)
         child.expected = True
         if child.watcher is not None and not child.alive:
             child.watcher.cancel()
@@ -121,7 +121,7 @@ class Supervisor:
 
     async def kill(self, name: str) -> None:
         """As a crash would; a server that is killed this way does not end the stack."""
-        child = self._children[name]
+        child = self._child(name)
         child.expected = child.program.server
         child.send(signal.SIGKILL)
         await child.process.wait()
@@ -137,8 +137,15 @@ class Supervisor:
             await asyncio.gather(*(self.stop(name) for name in names))
         watchers = [child.watcher for child in self._children.values() if child.watcher is not None]
         await asyncio.gather(*watchers, return_exceptions=True)
+        if self._failure.done():
+            self._failure.exception()  # told to whoever waits; looked at here so that asyncio does not complain
         self._failure.cancel()
         atexit.unregister(self._kill_all)
+
+    def _child(self, name: str) -> _Child:
+        if name not in self._children:
+            raise StackError(f"{name} was never started.")
+        return self._children[name]
 
     async def _spawn(self, program: Program, delay: float, *, starting: bool = False) -> _Child:
         process = await spawn(
@@ -209,7 +216,10 @@ async def spawn(
 
 
 def _last_words(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-5:]
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-5:]
+    except OSError:  # somebody removed the folder under a running stack
+        return f" Its log, {log}, is gone."
     return "\n".join([f" Its log, {log}, ends:", *(f"  {line}" for line in lines)])
 
 
