@@ -1,12 +1,16 @@
 """The connection pool. A transaction is always `async with conn.transaction()`."""
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import msgspec
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Conn: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+if TYPE_CHECKING:
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Conn: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:  # Litestar reads annotations at run time, where asyncpg's classes take no parameter
+    Pool = asyncpg.Pool
+    Conn = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
 async def open_pool(url: str, service: str, *, size: int = 10) -> Pool:
