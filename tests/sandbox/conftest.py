@@ -85,7 +85,7 @@ class Amazon:
         self.server = server
         self.http = http
 
-    async def control(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401
+    async def control(self, method: str, path: str, body: object = None) -> Any:
         answer = await self.http.request(method, f"/sandbox/{path}", json=body)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None

@@ -4,8 +4,7 @@ from tests.sandbox.conftest import CALLBACK, OTHER_CALLBACK, Amazon
 
 SELLER = "A12BCIS2R7HD4D"
 NO_REFRESH = (
-    "The request has an invalid grant parameter : refresh_token. "
-    "User may have revoked or didn't grant the permission."
+    "The request has an invalid grant parameter : refresh_token. User may have revoked or didn't grant the permission."
 )
 
 
@@ -78,9 +77,7 @@ async def test_a_revoked_seller_has_to_consent_again(amazon: Amazon) -> None:
     assert (await amazon.token("refresh_token", refresh_token=after.refresh)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "changes", [{"client_secret": "wrong"}, {"client_id": "amzn1.application-oa2-client.other"}]
-)
+@pytest.mark.parametrize("changes", [{"client_secret": "wrong"}, {"client_id": "amzn1.application-oa2-client.other"}])
 async def test_a_wrong_client_is_not_authenticated(amazon: Amazon, changes: dict[str, str]) -> None:
     answer = await amazon.token("refresh_token", refresh_token="Atzr|x", **changes)
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")

@@ -77,9 +77,7 @@ async def test_a_new_seller_has_no_orders(amazon: Amazon) -> None:
     assert "pagination" not in answer.json()
 
 
-@pytest.mark.parametrize(
-    ("after", "field"), [("createdAfter", "createdTime"), ("lastUpdatedAfter", "lastUpdatedTime")]
-)
+@pytest.mark.parametrize(("after", "field"), [("createdAfter", "createdTime"), ("lastUpdatedAfter", "lastUpdatedTime")])
 async def test_pages_have_no_gap_and_no_double(amazon: Amazon, after: str, field: str) -> None:
     seller = await amazon.seller(250)
     tokens = await amazon.connect(seller)
@@ -198,9 +196,7 @@ async def test_a_wrong_parameter_is_named(amazon: Amazon, parameters: dict[str, 
 
 
 @pytest.mark.parametrize("family", ["created", "lastUpdated"])
-async def test_a_before_must_be_two_minutes_old_and_is_answered_when_absent(
-    amazon: Amazon, family: str
-) -> None:
+async def test_a_before_must_be_two_minutes_old_and_is_answered_when_absent(amazon: Amazon, family: str) -> None:
     await amazon.control("POST", "clock", {"speed": 0})
     tokens = await amazon.connect(await amazon.seller())
     latest = await now(amazon) - timedelta(minutes=2)
@@ -256,9 +252,7 @@ async def test_filters_narrow_the_search(amazon: Amazon) -> None:
     await check(few, fulfillmentStatuses=",".join(statuses), maxResultsPerPage="7")
     amazons = [one for one in truth if one["fulfillment"]["fulfilledBy"] == "AMAZON"]
     await check(amazons, fulfilledBy="AMAZON")
-    await check(
-        [one for one in few if one in amazons], fulfilledBy="AMAZON", fulfillmentStatuses=list(statuses)
-    )
+    await check([one for one in few if one in amazons], fulfilledBy="AMAZON", fulfillmentStatuses=list(statuses))
 
 
 @pytest.mark.parametrize(

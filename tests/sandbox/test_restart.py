@@ -73,9 +73,7 @@ async def test_sigterm_ends_it_quickly_even_while_a_caller_waits(own: Amazon) ->
     def wait() -> None:
         headers = {"x-amz-access-token": tokens.access}
         try:
-            httpx.get(
-                f"{own.server.url}/sellers/v1/marketplaceParticipations", headers=headers, trust_env=False
-            )
+            httpx.get(f"{own.server.url}/sellers/v1/marketplaceParticipations", headers=headers, trust_env=False)
         except httpx.TransportError:
             return
 

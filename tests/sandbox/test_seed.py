@@ -96,7 +96,7 @@ def test_the_parts_of_an_order_agree(book: SeededBook) -> None:
         check(book.order(index), book, index)
 
 
-def check(order: Any, book: SeededBook, index: int) -> None:  # noqa: ANN401
+def check(order: Any, book: SeededBook, index: int) -> None:
     traits = book.traits(index)
     status = order["fulfillment"]["fulfillmentStatus"]
     marketplace = MARKETPLACES[order["salesChannel"]["marketplaceId"]]
@@ -128,9 +128,7 @@ def check(order: Any, book: SeededBook, index: int) -> None:  # noqa: ANN401
         assert package["carrier"]
         assert package["trackingNumber"]
         assert package["packageItems"]
-        assert (
-            seconds(order["createdTime"]) <= seconds(package["shipTime"]) <= seconds(order["lastUpdatedTime"])
-        )
+        assert seconds(order["createdTime"]) <= seconds(package["shipTime"]) <= seconds(order["lastUpdatedTime"])
     email = order["buyer"].get("buyerEmail")
     assert (email is not None) == (traits.fulfilled_by == "MERCHANT")
     assert email is None or email.endswith(f"@marketplace.amazon.{marketplace.domain}")

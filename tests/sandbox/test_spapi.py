@@ -121,9 +121,7 @@ async def test_a_token_that_is_not_valid_is_told_apart_from_an_expired_one(amazo
 @pytest.mark.parametrize(
     ("status", "code"), [(429, "QuotaExceeded"), (500, "InternalFailure"), (503, "ServiceUnavailable")]
 )
-async def test_a_fault_answers_for_one_seller_as_often_as_told(
-    amazon: Amazon, status: int, code: str
-) -> None:
+async def test_a_fault_answers_for_one_seller_as_often_as_told(amazon: Amazon, status: int, code: str) -> None:
     seller = await amazon.seller()
     tokens, others = await amazon.connect(seller), await amazon.connect(await amazon.seller())
     fault = {"operation": "getMarketplaceParticipations", "sellerId": seller, "status": status, "times": 2}

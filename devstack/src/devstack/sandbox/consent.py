@@ -86,9 +86,7 @@ def _refusal(sandbox: Sandbox, fields: Mapping[str, str]) -> Response[str] | Non
 
 def _form(sandbox: Sandbox, fields: Mapping[str, str]) -> str:
     hidden = "".join(
-        f'<input type="hidden" name="{name}" value="{escape(value)}">'
-        for name, value in fields.items()
-        if value
+        f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in fields.items() if value
     )
     sellers = []
     for number, seller in enumerate(sandbox.sellers()):

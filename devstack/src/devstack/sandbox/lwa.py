@@ -24,8 +24,7 @@ SCOPES = ("sellingpartnerapi::notifications", "sellingpartnerapi::client_credent
 _FAULTS = {429: "temporarily_unavailable", 500: "server_error", 503: "temporarily_unavailable"}
 _HEADERS = {"cache-control": "no-store", "pragma": "no-cache"}
 _NO_REFRESH = (
-    "The request has an invalid grant parameter : refresh_token. "
-    "User may have revoked or didn't grant the permission."
+    "The request has an invalid grant parameter : refresh_token. User may have revoked or didn't grant the permission."
 )
 
 

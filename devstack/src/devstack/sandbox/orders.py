@@ -85,9 +85,7 @@ class PageToken(msgspec.Struct, frozen=True):
 
 @get(PATH)
 async def search_orders(request: HttpRequest, sandbox: Sandbox) -> Response[bytes]:
-    return await answer(
-        request, sandbox, SEARCH_ORDERS, lambda seller: _search(sandbox, seller, request.query_params)
-    )
+    return await answer(request, sandbox, SEARCH_ORDERS, lambda seller: _search(sandbox, seller, request.query_params))
 
 
 @get(f"{PATH}/{{order_id:str}}")

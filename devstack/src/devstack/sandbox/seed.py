@@ -102,9 +102,7 @@ class SeededBook:
         every = self._cancelled_every
         if every and (index - self._older) % every == every - 1:
             return Traits("CANCELLED", marketplace.id, fulfilled_by)
-        return Traits(
-            _status(self._anchor - self._created(index), draw.below(100)), marketplace.id, fulfilled_by
-        )
+        return Traits(_status(self._anchor - self._created(index), draw.below(100)), marketplace.id, fulfilled_by)
 
     def order(self, index: int) -> Mapping[str, object]:
         return order(self._outline(index))

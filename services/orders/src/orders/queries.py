@@ -193,9 +193,7 @@ def _stored(row: asyncpg.Record) -> StoredOrder:
     now, ship_by, deliver_by = (columns.pop(name) for name in ("now", "ship_by", "deliver_by"))
     return StoredOrder(
         **columns,
-        sla_status=sla_status(
-            columns["order_status"], ship_by, deliver_by, columns["shipped_at"], columns["delivered_at"], now
-        ),
+        sla_status=sla_status(columns["order_status"], ship_by, deliver_by, columns["shipped_at"], now),
     )
 
 

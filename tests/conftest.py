@@ -1,0 +1,72 @@
+"""Real servers for every test: one stack without services per run, and for each test databases of its own, cloned
+from the migrated ones and used with the roles that the services have.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import msgspec
+import pytest
+
+from devstack.stack import Stack
+from shared.db import Pool, open_pool
+from shared.outbox import Outbox
+
+OpenPool = Callable[[str], Awaitable[Pool]]
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """NATS, PostgreSQL, OpenBao and the sandbox, provisioned and migrated; no service runs."""
+    folder: Path = tmp_path_factory.mktemp("stack") / "state"
+    async with Stack(folder, services=()) as running:
+        yield running
+
+
+@pytest.fixture
+async def pool_of(stack: Stack) -> AsyncIterator[OpenPool]:
+    """Opens a pool as a role (orders, product, product_reader, …) on this test's own databases."""
+    admin = await asyncpg.connect(stack.endpoints.postgres.dsns["admin"])
+    clones: dict[str, str] = {}
+    pools: list[Pool] = []
+
+    async def open_as(role: str) -> Pool:
+        parts = urlsplit(stack.endpoints.postgres.dsns[role])
+        source = parts.path.removeprefix("/")
+        if source not in clones:
+            clones[source] = f"test_{uuid4().hex}"
+            await admin.execute(f'CREATE DATABASE "{clones[source]}" TEMPLATE "{source}"')
+        pool = await open_pool(urlunsplit(parts._replace(path=f"/{clones[source]}")), role, size=10)
+        pools.append(pool)
+        return pool
+
+    yield open_as
+    for pool in pools:
+        await pool.close()
+    for clone in clones.values():
+        await admin.execute(f'DROP DATABASE "{clone}" WITH (FORCE)')
+    await admin.close()
+
+
+@pytest.fixture
+def outbox(stack: Stack) -> Outbox:
+    """For handlers that only add to it: no relay runs, told() reads what they added."""
+    return Outbox("test", stack.endpoints.postgres.dsns["admin"])
+
+
+Told = Callable[[Pool], Awaitable[list[tuple[str, dict[str, Any]]]]]
+
+
+@pytest.fixture
+def told() -> Told:
+    """The events in a service's outbox, in their order: subject and body."""
+
+    async def read(pool: Pool) -> list[tuple[str, dict[str, Any]]]:
+        rows = await pool.fetch("SELECT subject, payload FROM outbox ORDER BY seq")
+        return [(row["subject"], msgspec.json.decode(row["payload"])) for row in rows]
+
+    return read
