@@ -11,7 +11,6 @@ from msgspec import Meta, Struct
 
 from shared.cursor import decode_cursor, encode_cursor
 from shared.db import Pool
-from shared.events import ExternalOrderId
 from shared.outbox import Outbox
 from shared.web import json_response
 
@@ -40,7 +39,9 @@ async def list_orders(
     pool: NamedDependency[Pool],
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
     cursor: FromQuery[str | None] = None,
-    external_order_id: Annotated[ExternalOrderId | None, QueryParameter(name="externalOrderId")] = None,
+    external_order_id: Annotated[
+        str | None, QueryParameter(name="externalOrderId", pattern=r"^[A-Za-z0-9-]{1,64}$", max_length=64)
+    ] = None,
 ) -> Response[bytes]:
     orders = await queries.list_orders(
         pool,
