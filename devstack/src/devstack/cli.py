@@ -1,4 +1,4 @@
-"""python -m devstack: up, demo, permissions."""
+"""python -m devstack: up, demo, token, permissions, contracts."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from shared.topology import SERVICES
 
-from . import demo, endpoints, permissions, terminal
+from . import contracts, demo, endpoints, permissions, terminal
 from .errors import StackError
 from .stack import Stack
 
@@ -51,11 +51,18 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("permissions", help="write deploy/nats/permissions.conf from the topology").set_defaults(
         run=_permissions
     )
+    commands.add_parser("contracts", help="write docs/events.md from the events and the topology").set_defaults(
+        run=_contracts
+    )
     return parser
 
 
 def _permissions(_: argparse.Namespace) -> None:
     permissions.FILE.write_text(permissions.render())
+
+
+def _contracts(_: argparse.Namespace) -> None:
+    contracts.FILE.write_text(contracts.render())
 
 
 def _token(args: argparse.Namespace) -> None:
