@@ -5,6 +5,7 @@ import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -26,6 +27,20 @@ PREFERRED = {
 # Below what systems hand out to outgoing connections, which could take a port before its server is up.
 FIRST_OTHER = 20_000
 OTHERS = 2_000
+
+
+class PortOf(Protocol):
+    """The port of each name in PREFERRED."""
+
+    def __getitem__(self, name: str, /) -> int: ...
+
+
+def choose(state: Path) -> PortOf:
+    """For a stack that somebody else starts: free now, the same again next time, held by nobody."""
+    file = state / "ports.json"
+    if not file.exists():
+        Ports(state).release()
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, int])
 
 
 class Ports:
