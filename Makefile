@@ -10,7 +10,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-vers
 	--no-emit-package keybuzz-shared --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt lock bench compose compose-down compose-check clean
+.PHONY: help setup demo up test lint check fmt lock bench compose compose-down compose-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,12 +35,14 @@ up: setup ## Start everything and keep it running (ARGS="--state DIR" for a seco
 test: setup ## Run the tests (ARGS="-k word" for some)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: setup ## Format, lint, types, imports and tests, as CI does
+lint: setup ## Format, lint, types, imports and compose.yaml, without the tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) --no-print-directory compose-check test
+	$(MAKE) --no-print-directory compose-check
+
+check: lint test ## All of it, as CI does
 
 fmt: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format
@@ -50,6 +52,9 @@ lock: setup ## Compile the lock files again after a change of dependencies
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
 	$(LOCK) requirements/dev.in requirements/uv.in devstack/pyproject.toml shared/pyproject.toml -c requirements/uv.txt -o requirements/dev.txt
 	for s in $(SERVICES); do $(LOCK) services/$$s/pyproject.toml -c requirements/dev.txt -o requirements/$$s.txt || exit 1; done
+
+bench: setup ## Measure, beside a limit in the same run (NAME=demo for one); results in bench/results
+	@for file in $(if $(NAME),bench/$(NAME).py,bench/*.py); do $(BIN)/python $$file || exit 1; done
 
 compose: setup ## Run everything in containers, with the passwords and keys in .local/compose
 	$(BIN)/python -m devstack compose-secrets --state $(COMPOSE_STATE)

@@ -1,4 +1,4 @@
-"""python -m devstack: up, demo, token, permissions, compose-secrets."""
+"""python -m devstack: up, demo, token, permissions, contracts, compose-secrets."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from shared.topology import SERVICES
 
-from . import compose, demo, endpoints, permissions, terminal
+from . import compose, contracts, demo, endpoints, permissions, terminal
 from .errors import StackError
 from .stack import Stack
 
@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("permissions", help="write deploy/nats/permissions.conf from the topology").set_defaults(
         run=_permissions
     )
+    commands.add_parser("contracts", help="write docs/events.md from the events and the topology").set_defaults(
+        run=_contracts
+    )
     secrets = commands.add_parser("compose-secrets", help="make the passwords, keys and certificates for compose.yaml")
     secrets.add_argument(
         "--state", type=Path, default=Path(".local/compose"), metavar="DIR", help="where to keep them (.local/compose)"
@@ -65,6 +68,10 @@ def _permissions(_: argparse.Namespace) -> None:
 
 def _compose_secrets(args: argparse.Namespace) -> None:
     sys.stdout.write(f"{compose.prepare(args.state)}\n")
+
+
+def _contracts(_: argparse.Namespace) -> None:
+    contracts.FILE.write_text(contracts.render())
 
 
 def _token(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import msgspec
 import nats
 from nats.js.errors import NotFoundError
 
-from shared.topology import STREAMS, stream_of
+from shared.topology import CONSUMERS, SERVICES, STREAMS, stream_of
 
 from .endpoints import Endpoints
 from .sandbox.client import approve
@@ -21,6 +21,12 @@ from .sandbox.client import approve
 T = TypeVar("T")
 SELLER = "A12BCIS2R7HD4D"
 TABLES = ("poller.external_messages", "poller.tickets", "poller.ticket_messages", "orders.orders", "orders.order_items")
+
+
+_UNPUBLISHED = tuple(
+    f"SELECT seq FROM {service.replace('-', '_')}.outbox WHERE published_at IS NULL"  # noqa: S608 - known names
+    for service in SERVICES
+)
 
 
 class Outside:
@@ -126,18 +132,30 @@ class Outside:
         js = self._operator.jetstream()
         state = (await js.stream_info("DLQ")).state
         found = []
-        for sequence in range(state.first_seq, state.last_seq + 1):
+        for sequence in range(state.first_seq, state.last_seq + 1) if state.messages else ():
             message = await js.get_msg("DLQ", sequence)
             found.append((message.subject or "", dict(message.headers or {}), message.data or b""))
-        return found if state.messages else []
+        return found
+
+    async def waiting(self) -> int:
+        """Events on their way: in an outbox, not delivered yet, or in a handler's hands."""
+        js = self._operator.jetstream()
+        infos = [await js.consumer_info(consumer.stream, consumer.durable) for consumer in CONSUMERS]
+        in_outboxes = await self._fetch(" UNION ALL ".join(_UNPUBLISHED))
+        return sum((info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos) + len(in_outboxes)
 
     async def count_rows(self) -> dict[str, int]:
         """Rows of the tables that the story fills, as an operator counts them."""
+        counted = " UNION ALL ".join(f"SELECT '{table}' AS name, count(*) AS n FROM {table}" for table in TABLES)  # noqa: S608
+        return {row["name"]: row["n"] for row in await self._fetch(counted)}
+
+    async def _fetch(self, statement: str) -> list[asyncpg.Record]:
         conn = await asyncpg.connect(self.endpoints.postgres.dsns["admin"].rsplit("/", 1)[0] + "/keybuzz_backend")
         try:
-            return {table: await conn.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES}  # noqa: S608
+            rows: list[asyncpg.Record] = await conn.fetch(statement)
         finally:
             await conn.close()
+        return rows
 
 
 async def eventually(
@@ -146,15 +164,13 @@ async def eventually(
     """Ask again and again until the answer is as wanted; TimeoutError says what was waited for and what came."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
+        came: object
         try:
-            answer = await probe()
-        except httpx.TransportError as error:
-            # A service that was killed a moment ago is about to be back.
-            answer, failure = None, error
-        else:
-            failure = None
+            came = answer = await probe()
             if wanted(answer):
                 return answer
+        except httpx.TransportError as error:
+            came = error  # a service that was killed a moment ago is about to be back
         if asyncio.get_running_loop().time() > deadline:
-            raise TimeoutError(f"{what} did not happen within {seconds} s; the last answer was {failure or answer!r}")
+            raise TimeoutError(f"{what} did not happen within {seconds} s; the last answer was {came!r}")
         await asyncio.sleep(0.05)
