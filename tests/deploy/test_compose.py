@@ -17,6 +17,7 @@ from testcontainers.compose import DockerCompose
 from devstack import compose, endpoints
 from devstack.endpoints import Endpoints
 from devstack.outside import Outside, eventually
+from devstack.ports import Ports
 from shared.topology import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -154,11 +155,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     if engine.returncode:
         pytest.skip(f"no Docker engine answers: {engine.stderr.strip()}")
     folder = tmp_path_factory.mktemp("docker")
+    ports = Ports(folder)  # held until the end: other tests' stacks look for free ports meanwhile
     made = compose.prepare(folder)
     name = folder / "name.env"
     name.write_text(f"COMPOSE_PROJECT_NAME=keybuzz-test-{made.stat().st_ino}\n")
     with DockerCompose(ROOT, compose_file_name="compose.yaml", build=True, env_file=[str(made), str(name)]):
         yield endpoints.read(folder)
+    ports.release()
 
 
 @pytest.mark.docker
