@@ -43,21 +43,22 @@ def render() -> str:
 
 def _event(event: type[Event]) -> list[str]:
     consumers = [f"`{consumer.durable}`" for consumer in CONSUMERS if consumer.event is event]
+    told = ", ".join(consumers) or "the product app"
     lines = [
         "",
         f"## {event.SUBJECT}",
         "",
         event.__doc__ or "",
         "",
-        f"Publisher: {event.PUBLISHER}. Stream: {stream_of(event.SUBJECT)}."
-        f" Consumers: {', '.join(consumers) or 'the product app'}.",
+        f"Publisher: {event.PUBLISHER}. Stream: {stream_of(event.SUBJECT)}. Consumers: {told}.",
         "",
         "| field | type | |",
         "|---|---|---|",
     ]
-    for field in msgspec.structs.fields(event):
-        lines.append(f"| {field.encode_name} | {_type(field.type)} | {'' if field.required else 'optional'} |")
-    return lines
+    fields = msgspec.structs.fields(event)
+    return lines + [
+        f"| {field.encode_name} | {_type(field.type)} | {'' if field.required else 'optional'} |" for field in fields
+    ]
 
 
 def _type(type_: Any) -> str:
