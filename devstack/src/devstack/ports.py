@@ -37,10 +37,14 @@ class PortOf(Protocol):
 
 def choose(state: Path) -> PortOf:
     """For a stack that somebody else starts: free now, the same again next time, held by nobody."""
-    file = state / "ports.json"
-    if not file.exists():
+    if not PREFERRED.keys() <= _remembered(state).keys():
         Ports(state).release()
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, int])
+    return _remembered(state)
+
+
+def _remembered(state: Path) -> dict[str, int]:
+    file = state / "ports.json"
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, int]) if file.exists() else {}
 
 
 class Ports:
@@ -50,12 +54,9 @@ class Ports:
 
     def __init__(self, state: Path) -> None:
         self._locks: list[int] = []
-        file = state / "ports.json"
-        remembered: dict[str, int] = {}
-        if file.exists():
-            remembered = msgspec.json.decode(file.read_bytes(), type=dict[str, int])
+        remembered = _remembered(state)
         self._ports = {name: self._claim(remembered.get(name), port) for name, port in PREFERRED.items()}
-        write_private(file, msgspec.json.format(msgspec.json.encode(self._ports)))
+        write_private(state / "ports.json", msgspec.json.format(msgspec.json.encode(self._ports)))
 
     def __getitem__(self, name: str) -> int:
         return self._ports[name]
