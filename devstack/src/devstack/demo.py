@@ -111,7 +111,7 @@ async def _run(folder: Path, *, ends: bool) -> int:
         console.print(f"[dim]{told.seconds:6.2f} s[/]  Servers provisioned, schemas migrated, four services ready")
         report = await tell(told, stack, outside)
         write_private(folder / "demo.json", msgspec.json.format(msgspec.json.encode(report)))
-        _show(console, report, stack)
+        _show(console, report, stack, ends=ends)
         if not ends:
             with _endpoints_in(folder, stack):
                 terminal.show(console, stack.endpoints, told.steps["start"])
@@ -194,7 +194,7 @@ def _in_step(answer: httpx.Response) -> bool:
     return answer.is_success and bool(answer.json()["inSync"] and answer.json()["inboundAddresses"])
 
 
-def _show(console: Console, report: Report, stack: Stack) -> None:
+def _show(console: Console, report: Report, stack: Stack, *, ends: bool) -> None:
     table = Table(title="What is there now", title_justify="left", show_header=False)
     tenants = f"{', '.join(report.sync_all.skipped)} by event; {', '.join(report.sync_all.created)} by sync-all"
     table.add_row("Tenants", tenants)
@@ -211,19 +211,20 @@ def _show(console: Console, report: Report, stack: Stack) -> None:
     table.add_row(
         "Time", f"{report.seconds:.1f} s from nothing, installation apart (goal: {GOAL_SECONDS} s on two cores)"
     )
-    services = stack.endpoints.services
-    table.add_row(
-        "To try",
-        "\n".join(
-            [
-                f"{services['orders']}/schema   (the API; likewise on the other services)",
-                f"TOKEN=$(.venv/bin/python -m devstack token {TENANT})",
-                f'curl -H "Authorization: Bearer $TOKEN" {services["orders"]}/api/v1/orders',
-                f'curl -H "Authorization: Bearer $TOKEN" {services["poller"]}/api/v1/tickets',
-                f"{stack.endpoints.amazon.url}/sandbox/sellers   (Amazon's side; the seller is {SELLER})",
-            ]
-        ),
-    )
+    if not ends:
+        services = stack.endpoints.services
+        table.add_row(
+            "To try",
+            "\n".join(
+                [
+                    f"{services['orders']}/schema   (the API; likewise on the other services)",
+                    f"TOKEN=$(.venv/bin/python -m devstack token {TENANT})",
+                    f'curl -H "Authorization: Bearer $TOKEN" {services["orders"]}/api/v1/orders',
+                    f'curl -H "Authorization: Bearer $TOKEN" {services["poller"]}/api/v1/tickets',
+                    f"{stack.endpoints.amazon.url}/sandbox/sellers   (Amazon's side; the seller is {SELLER})",
+                ]
+            ),
+        )
     console.print(table)
     if report.held:
         console.print("All of it held.", style="green")

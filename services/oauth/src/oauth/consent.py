@@ -28,7 +28,8 @@ from .settings import OauthSettings
 
 _FATES = {
     queries.StateFate.UNKNOWN: "Invalid state: this page was not opened from a connection that was begun here.",
-    queries.StateFate.USED: "Invalid state: this link was used before; each one works once.",
+    queries.StateFate.USED: "Invalid state: this link was used before; each one works once. If it said that your account is connected, all is"
+    " done.",
     queries.StateFate.EXPIRED: "Invalid state: more than 15 minutes have passed since the connection was begun.",
 }
 
