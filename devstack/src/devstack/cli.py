@@ -1,4 +1,4 @@
-"""python -m devstack: up, demo, token, permissions, contracts."""
+"""python -m devstack: up, demo, token, permissions, contracts, compose-secrets."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from shared.topology import SERVICES
 
-from . import contracts, demo, endpoints, permissions, terminal
+from . import compose, contracts, demo, endpoints, permissions, terminal
 from .errors import StackError
 from .stack import Stack
 
@@ -54,11 +54,20 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("contracts", help="write docs/events.md from the events and the topology").set_defaults(
         run=_contracts
     )
+    secrets = commands.add_parser("compose-secrets", help="make the passwords, keys and certificates for compose.yaml")
+    secrets.add_argument(
+        "--state", type=Path, default=Path(".local/compose"), metavar="DIR", help="where to keep them (.local/compose)"
+    )
+    secrets.set_defaults(run=_compose_secrets)
     return parser
 
 
 def _permissions(_: argparse.Namespace) -> None:
     permissions.FILE.write_text(permissions.render())
+
+
+def _compose_secrets(args: argparse.Namespace) -> None:
+    sys.stdout.write(f"{compose.prepare(args.state)}\n")
 
 
 def _contracts(_: argparse.Namespace) -> None:
