@@ -30,7 +30,10 @@ from .settings import OauthSettings
 
 _FATES = {
     queries.StateFate.UNKNOWN: "Invalid state: this page was not opened from a connection that was begun here.",
-    queries.StateFate.USED: "Invalid state: this link was used before; each one works once.",
+    queries.StateFate.USED: (
+        "Invalid state: this link was used before; each one works once."
+        " If it said then that your account is connected, nothing is left to do."
+    ),
     queries.StateFate.EXPIRED: "Invalid state: more than 15 minutes have passed since the connection was begun.",
 }
 
