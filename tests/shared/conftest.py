@@ -1,0 +1,6 @@
+"""What the tests of the kit share."""
+
+import hypothesis
+
+hypothesis.settings.register_profile("kit", deadline=None)
+hypothesis.settings.load_profile("kit")
