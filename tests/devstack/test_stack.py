@@ -39,7 +39,7 @@ def test_tokens_name_a_tenant_and_a_role(stack: Stack) -> None:
 
 
 def test_every_server_listens_on_loopback_only(stack: Stack) -> None:
-    for name in ("nats", "postgres", "openbao"):
+    for name in ("nats", "postgres", "openbao", "sandbox"):
         listening = [
             connection.laddr.ip
             for connection in psutil.Process(stack.pid(name)).net_connections("tcp")
@@ -50,11 +50,12 @@ def test_every_server_listens_on_loopback_only(stack: Stack) -> None:
 
 
 def test_no_process_has_more_of_our_environment_than_it_needs(stack: Stack) -> None:
-    for name in ("nats", "postgres", "openbao"):
+    for name in ("nats", "postgres", "openbao", "sandbox"):
         inherited = {
             variable
             for variable in psutil.Process(stack.pid(name)).environ()
-            if not variable.startswith(("NATS_", "BAO_")) and not variable.endswith(("_ROLE_ID", "_SECRET_ID"))
+            if not variable.startswith(("NATS_", "BAO_", "SANDBOX_"))
+            and not variable.endswith(("_ROLE_ID", "_SECRET_ID"))
         }
         # PWD is unshare's or PostgreSQL's own doing.
         assert inherited <= {"PATH", "HOME", "LANG", "SSL_CERT_FILE", "PWD", "PGLOCALEDIR", "PG_GRANDPARENT_PID"}
@@ -62,7 +63,7 @@ def test_no_process_has_more_of_our_environment_than_it_needs(stack: Stack) -> N
 
 def test_it_says_how_much_memory_each_process_holds(stack: Stack) -> None:
     memory = stack.rss_megabytes()
-    assert set(memory) >= {"nats", "postgres", "openbao"}
+    assert set(memory) >= {"nats", "postgres", "openbao", "sandbox"}
     if sys.platform == "linux":
         assert all(megabytes is not None and megabytes > 5 for megabytes in memory.values())
 
@@ -151,6 +152,6 @@ async def test_nothing_is_left_when_the_supervisor_is_killed_or_interrupted(tmp_
         processes = psutil.Process(supervisor.pid).children(recursive=True)
         supervisor.send_signal(signal_)
         assert await supervisor.wait() == (0 if signal_ is signal.SIGINT else -signal.SIGKILL)
-        assert len(processes) >= 3
+        assert len(processes) >= 4
         await asyncio.to_thread(psutil.wait_procs, processes, timeout=10)
         assert _alive(processes) == []

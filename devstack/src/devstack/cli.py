@@ -3,8 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import importlib
-import importlib.util
 import signal
 import sys
 import time
@@ -14,7 +12,7 @@ from rich.console import Console
 
 from shared.topology import SERVICES
 
-from . import permissions, terminal
+from . import demo, endpoints, permissions, terminal
 from .errors import StackError
 from .stack import Stack
 
@@ -34,10 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start everything and keep it running")
     up.set_defaults(run=_up)
-    demo = commands.add_parser("demo", help="run the whole story and show it")
-    demo.add_argument("--exit", action="store_true", help="end when the story is told")
-    demo.set_defaults(run=_demo)
-    for command in (up, demo):
+    story = commands.add_parser("demo", help="run the whole story and show it")
+    story.add_argument("--exit", action="store_true", help="end when the story is told")
+    story.set_defaults(run=demo.run)
+    for command in (up, story):
         command.add_argument(
             "--state",
             type=Path,
@@ -45,7 +43,11 @@ def _parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="where everything is kept (.local)",
         )
-        command.add_argument("--no-services", action="store_true", help="servers, provisioning and migrations only")
+    up.add_argument("--no-services", action="store_true", help="servers, provisioning and migrations only")
+    token = commands.add_parser("token", help="print a token for a running stack's HTTP, to use with curl")
+    token.add_argument("tenant", help="a tenant of the story, as ecomlg-001; or admin")
+    token.add_argument("--state", type=Path, default=Path(".local"), metavar="DIR", help="as for up (.local)")
+    token.set_defaults(run=_token)
     commands.add_parser("permissions", help="write deploy/nats/permissions.conf from the topology").set_defaults(
         run=_permissions
     )
@@ -56,11 +58,14 @@ def _permissions(_: argparse.Namespace) -> None:
     permissions.FILE.write_text(permissions.render())
 
 
-def _demo(args: argparse.Namespace) -> int:
-    if importlib.util.find_spec("devstack.demo") is None:
-        raise StackError("There is no demo here: devstack/demo.py is missing.")
-    code: int | None = importlib.import_module("devstack.demo").run(args)
-    return code or 0
+def _token(args: argparse.Namespace) -> None:
+    try:
+        tokens = endpoints.read(args.state).tokens
+    except FileNotFoundError as error:
+        raise StackError(f"No stack is ready in {args.state}: start one with make up.") from error
+    if args.tenant != "admin" and args.tenant not in tokens.tenants:
+        raise StackError(f"{args.tenant} is none of: admin, {', '.join(tokens.tenants)}.")
+    sys.stdout.write(f"{tokens.admin if args.tenant == 'admin' else tokens.tenants[args.tenant]}\n")
 
 
 def _up(args: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """The local stack as a whole: what starts after what, and the handle that tests and the demo hold."""
 
 import asyncio
-import importlib.util
 import os
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -131,9 +130,6 @@ class Stack:
         )
 
     async def _sandbox(self) -> None:
-        if importlib.util.find_spec("devstack.sandbox") is None:
-            self._say("The Amazon sandbox is not installed; the stack runs without it.")
-            return
         await self._run(servers.sandbox(self.folder, self._ports, self._secrets, self._client, self._clock_speed))
 
     async def _run(self, program: Program) -> None:

@@ -137,7 +137,7 @@ class Supervisor:
             await asyncio.gather(*(self.stop(name) for name in names))
         watchers = [child.watcher for child in self._children.values() if child.watcher is not None]
         await asyncio.gather(*watchers, return_exceptions=True)
-        if self._failure.done():
+        if self._failure.done() and not self._failure.cancelled():
             self._failure.exception()  # told to whoever waits; looked at here so that asyncio does not complain
         self._failure.cancel()
         atexit.unregister(self._kill_all)

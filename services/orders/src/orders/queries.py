@@ -249,6 +249,17 @@ async def claim_job(pool: Pool, lease: timedelta) -> Lease | None:
     return Lease(_job(row), row["lease_token"], row["next_token"], row["attempts"])
 
 
+async def renew_job(pool: Pool, lease: Lease, extend: timedelta) -> None:
+    """Keep a lease that is still ours."""
+    await pool.execute(
+        "UPDATE backfill_jobs SET leased_until = clock_timestamp() + $3"
+        " WHERE id = $1 AND lease_token = $2 AND state = 'RUNNING'",
+        lease.job.id,
+        lease.token,
+        extend,
+    )
+
+
 async def advance_job(
     conn: Conn, lease: Lease, *, extend: timedelta, next_token: str | None, orders: int, items: int
 ) -> Job | None:

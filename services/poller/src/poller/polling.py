@@ -15,7 +15,7 @@ from shared.telemetry import log
 from . import queries
 from .domain import IncomingMessage, Lease, NotScheduledError, Polled, PollRunningError
 
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(seconds=30)
 AT_ONCE = 20
 IDLE_SECONDS = 0.2
 
