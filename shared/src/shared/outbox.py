@@ -152,14 +152,17 @@ class Outbox:
         batch_id = uuid4().hex
         for number, row in enumerate(rows, 1):
             headers = self._headers(row) | {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-            if 1 < number < len(rows):
-                await connection.publish(row["subject"], row["payload"], headers=headers)
-                continue
             if number == len(rows):
                 headers["Nats-Batch-Commit"] = "1"
-            reply = await connection.request(
-                row["subject"], row["payload"], timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers
-            )
+            try:
+                if 1 < number < len(rows):
+                    await connection.publish(row["subject"], row["payload"], headers=headers)
+                    continue
+                reply = await connection.request(
+                    row["subject"], row["payload"], timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers
+                )
+            except nats.errors.MaxPayloadError:  # one by one it holds up its own key only
+                return False
             answer: dict[str, Any] = msgspec.json.decode(reply.data) if reply.data else {}
             if "error" in answer:
                 log.info("outbox_batch_refused", reason=answer["error"].get("description"), rows=len(rows))
