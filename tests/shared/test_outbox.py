@@ -180,13 +180,13 @@ async def test_a_batch_with_a_message_that_the_stream_has_loses_nothing_and_doub
     assert numbers(await recording.messages()) == list(range(1, 41))
 
 
-async def test_an_event_that_the_server_refuses_holds_up_its_own_key_only(
-    stack: Stack, pool: Pool, relay: Outbox, recording: Recording
+@pytest.mark.parametrize("size", [2_000_000, (1 << 20) - 100], ids=["by far", "only with its headers"])
+async def test_an_event_that_is_too_large_for_the_server_holds_up_its_own_key_only(
+    stack: Stack, pool: Pool, relay: Outbox, recording: Recording, size: int
 ) -> None:
-    too_large = stored(0)
-    await add(pool, relay, too_large, stored(1), key="a")
+    await add(pool, relay, stored(0), stored(1), key="a")
     await pool.execute(
-        "UPDATE outbox SET payload = convert_to(rpad('{', 2000000), 'UTF8') WHERE seq = (SELECT min(seq) FROM outbox)"
+        "UPDATE outbox SET payload = convert_to(rpad('{', $1), 'UTF8') WHERE seq = (SELECT min(seq) FROM outbox)", size
     )
     await add(pool, relay, *(stored(number) for number in range(2, 22)), key="b")
 
