@@ -33,7 +33,7 @@ up: setup ## Start everything and keep it running (ARGS="--state DIR" for a seco
 	$(BIN)/python -m devstack up $(ARGS)
 
 test: setup ## Run the tests (ARGS="-k word" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## Format, lint, types, imports and compose.yaml, without the tests
 	$(BIN)/ruff format --check

@@ -8,9 +8,8 @@ import sys
 import time
 
 import httpx
-import msgspec
 
-from shared.settings import Secret, SettingsError, load
+from shared.settings import Environment, Secret, SettingsError, load
 
 from .errors import StackError
 
@@ -18,8 +17,8 @@ APP_PATH = "/v1/secret/data/keybuzz/amazon_spapi/app"
 VAULT_SECONDS = 10.0
 
 
-class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """What to bring, and where to. The job reads each field from the environment variable of its name in capitals."""
+class Credentials(Environment, frozen=True, kw_only=True):
+    """What to bring, and where to."""
 
     vault_addr: str
     vault_cacert: str
