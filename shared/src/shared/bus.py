@@ -3,6 +3,7 @@ overwrite streams and freeze once the connection is closed; each option here tha
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -35,11 +36,25 @@ DELAY_CAP_SECONDS = 300.0
 CONNECT_SECONDS = 10
 STOP_SECONDS = 6
 
-OUTAGES = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+OUTAGES = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+)
 """Not the event's fault: it waits for their end, however many deliveries it takes."""
 POISON = (PermanentError, msgspec.MsgspecError, UnicodeDecodeError)
 
 Handler = Callable[[Any, str], Awaitable[None]]
+
+
+class HandlerHungError(RetryLaterError):
+    """The event's handler was cancelled; an event that hangs it each time has to end in the dead letters."""
+
+    code = "handler_hung"
 
 
 class Delivery(Struct, frozen=True):
@@ -57,6 +72,7 @@ class Retry:
         self.base_seconds = settings.retry_base_seconds
         self.consumers = consumers
         self.js: JetStreamContext | None = None
+        self.max_payload = 0
 
     def __call__(self, msg: Msg | None, *, context: Any) -> "_Attempt":
         return _Attempt(msg, context=context, policy=self)
@@ -84,10 +100,15 @@ class Retry:
             "dlq-sequence": str(meta.sequence.stream),
             "dlq-consumer": meta.consumer,
             "dlq-deliveries": str(meta.num_delivered),
-            "dlq-code": getattr(error, "code", type(error).__name__),
+            "dlq-code": _one_line_of(str(getattr(error, "code", type(error).__name__))),
             "dlq-reason": _one_line(error),
         }
-        await self.js.publish(consumer.dead_letter_subject, msg.data, stream=DEAD_LETTERS, headers=headers, timeout=5)
+        body = msg.data
+        # The server closes the connection of who sends too much, headers included, and nats-py does not count those.
+        if len(body) + sum(len(name) + len(value) + 4 for name, value in headers.items()) > self.max_payload - 1_024:
+            body = b""  # its stream still has it
+            headers["dlq-truncated"] = "true"
+        await self.js.publish(consumer.dead_letter_subject, body, stream=DEAD_LETTERS, headers=headers, timeout=5)
 
 
 class _Attempt(BaseMiddleware[Any, Any]):
@@ -102,8 +123,12 @@ class _Attempt(BaseMiddleware[Any, Any]):
         """Keep the server from delivering again what is still being worked on."""
         heartbeat = asyncio.create_task(self._heartbeat(msg.raw_message))
         try:
-            async with asyncio.timeout(HANDLER_SECONDS):
+            async with asyncio.timeout(HANDLER_SECONDS) as limit:
                 return await call_next(msg)
+        except TimeoutError as error:
+            if limit.expired():
+                raise HandlerHungError(f"The handler hung: it did not end within {HANDLER_SECONDS} s.") from error
+            raise
         finally:
             heartbeat.cancel()
 
@@ -111,7 +136,8 @@ class _Attempt(BaseMiddleware[Any, Any]):
         pause = self.policy.consumers[msg.metadata.consumer].ack_wait_seconds / 3
         while True:
             await asyncio.sleep(pause)
-            await msg.in_progress()
+            with contextlib.suppress(NatsError):  # the connection is away: the next beat may get through
+                await msg.in_progress()
 
     async def __aexit__(
         self,
@@ -130,7 +156,7 @@ class _Attempt(BaseMiddleware[Any, Any]):
         if isinstance(error, (HandlerException, asyncio.CancelledError)):
             return False
         about = {"handler": handler, "subject": self.msg.subject, "sequence": meta.sequence.stream}
-        patient = isinstance(error, OUTAGES) or (isinstance(error, RetryLaterError) and error.patient)
+        patient = _is_outage(error) or (isinstance(error, RetryLaterError) and error.patient)
         exhausted = meta.num_delivered >= self.policy.max_deliveries and not patient
         if not (exhausted or isinstance(error, POISON)):
             delay = self.policy.delay_seconds(meta.num_delivered, error)
@@ -215,6 +241,7 @@ class Bus:
                 " check NATS_URL, its user and password, and that the server runs."
             ) from error
         self._retry.js = self.broker.connection.jetstream()
+        self._retry.max_payload = self.broker.connection.max_payload
 
     async def start(self) -> None:
         """Begin to consume. PermanentError when a consumer differs from topology.py: it must be provisioned."""
@@ -265,6 +292,17 @@ def event_id_of(msg: Msg) -> str:
     return headers.get("ce-id") or headers.get("Nats-Msg-Id") or f"{meta.stream}:{meta.sequence.stream}"
 
 
+def _is_outage(error: BaseException) -> bool:
+    """Of asyncpg's own errors those that are a ValueError too tell of a value that no column takes."""
+    return isinstance(error, OUTAGES) and not (
+        isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+    )
+
+
 def _one_line(error: BaseException) -> str:
-    text = str(error) if isinstance(error, (PermanentError, RetryLaterError, msgspec.MsgspecError)) else repr(error)
+    named = isinstance(error, (PermanentError, RetryLaterError, msgspec.MsgspecError))
+    return _one_line_of(str(error) if named else repr(error))
+
+
+def _one_line_of(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode().replace("\r", " ").replace("\n", " ")[:500]

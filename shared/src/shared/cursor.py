@@ -2,12 +2,15 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
 from .errors import PermanentError
+
+_Place = tuple[Annotated[datetime, msgspec.Meta(tz=True)], UUID]
 
 
 def encode_cursor(at: datetime, row_id: UUID) -> str:
@@ -18,8 +21,9 @@ def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
     """PermanentError names the parameter when it is not one of our cursors."""
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return msgspec.msgpack.decode(raw, type=tuple[datetime, UUID])
-    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        at, row_id = msgspec.msgpack.decode(raw, type=_Place)
+        return at.astimezone(UTC), row_id  # PostgreSQL's client reads it so, and some times have no place there
+    except (binascii.Error, ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise PermanentError(
             "The cursor is not one that this service gave: begin without it.", field="cursor"
         ) from error

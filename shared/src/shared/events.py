@@ -10,12 +10,15 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-TenantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The product's tenant id")]
+# The end of a pattern is $(?!\n): Python's $ alone lets a line break at the end pass, and JSON Schema knows no \Z.
+TenantId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$(?!\n)", description="The product's tenant id")
+]
 """Bounded and free of separators: it becomes part of a Vault path and of a mail address."""
 
-Marketplace = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$", description="AMAZON")]
+Marketplace = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$(?!\n)", description="AMAZON")]
 ExternalOrderId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$", description="The marketplace's order id; Amazon's is 3-7-7 digits")
+    str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$(?!\n)", description="The marketplace's order id; Amazon's is 3-7-7 digits")
 ]
 AMAZON = "AMAZON"
 

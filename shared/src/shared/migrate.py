@@ -55,7 +55,10 @@ def _dbmate() -> str:
 
 def _with_search_path(url: str, schema: str) -> str:
     """Everything, dbmate's own table too, goes into the service's schema. dbmate wants TLS said either way."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it quotes the URL, password and all
+        raise MigrationError("DATABASE_URL is not the address of a database.") from None
     query = dict(parse_qsl(parts.query)) | {"search_path": schema}
     query.setdefault("sslmode", "prefer")
     return urlunsplit(parts._replace(scheme="postgres", query=urlencode(query)))

@@ -28,6 +28,8 @@ BATCH_ROWS = 500
 """Rows per round; an atomic batch holds 1,000 messages at most."""
 BATCH_FROM = 8
 """Fewer messages than this go one by one: an atomic batch costs one round trip more."""
+HEADER_BYTES = 1_024
+"""Room for the headers of an event."""
 IDLE_SECONDS = 0.2
 KEEP_DAYS = 7
 INBOX_KEEP_DAYS = 30
@@ -149,14 +151,16 @@ class Outbox:
         """Store all rows or none in one atomic batch (NATS 2.12; headers Nats-Batch-*), with one fsync for all.
         False when the server refused it: it refuses a batch that holds one message it already has.
         """
+        if any(_too_large(connection, row) for row in rows):  # one by one it holds up its own key only
+            return False
         batch_id = uuid4().hex
         for number, row in enumerate(rows, 1):
             headers = self._headers(row) | {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+            if number == len(rows):
+                headers["Nats-Batch-Commit"] = "1"
             if 1 < number < len(rows):
                 await connection.publish(row["subject"], row["payload"], headers=headers)
                 continue
-            if number == len(rows):
-                headers["Nats-Batch-Commit"] = "1"
             reply = await connection.request(
                 row["subject"], row["payload"], timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers
             )
@@ -171,6 +175,9 @@ class Outbox:
         js = connection.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS)
 
         async def publish(row: Row) -> bool:
+            if _too_large(connection, row):
+                log.error("outbox_event_too_large", subject=row["subject"], id=row["id"], bytes=len(row["payload"]))
+                return False
             try:
                 await js.publish(row["subject"], row["payload"], stream=stream, headers=self._headers(row))
             except (nats.errors.Error, JetStreamError) as error:
@@ -200,6 +207,11 @@ class Outbox:
             "ce-source": f"/keybuzz/{self._service}",
             "ce-time": row["created_at"].astimezone(UTC).isoformat().replace("+00:00", "Z"),
         }
+
+
+def _too_large(connection: Client, row: Row) -> bool:
+    """The server closes the connection of who sends more, headers included, and nats-py does not count those."""
+    return len(row["payload"]) + HEADER_BYTES > connection.max_payload
 
 
 def _waves(rows: Sequence[Row]) -> list[list[Row]]:

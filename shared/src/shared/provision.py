@@ -8,6 +8,7 @@ import os
 import sys
 
 import nats
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
@@ -59,12 +60,14 @@ def drift(consumer: Consumer, actual: api.ConsumerConfig) -> list[str]:
 
 
 async def provision(url: str, replicas: int = 1, cacert: str | None = None) -> None:
-    """Make every stream and consumer; safe to run again. nats.errors.Error when the server refuses."""
+    """Make every stream and consumer; safe to run again. nats.errors.Error when the server refuses or is away."""
     connection = await nats.connect(
         url,
         inbox_prefix=b"_INBOX_provisioner",
         allow_reconnect=False,
+        max_reconnect_attempts=2,  # allow_reconnect does not count for the first connection: two minutes by default
         connect_timeout=10,
+        error_cb=_ignore,  # the last one rises
         tls=tls.context(cacert),
     )
     try:
@@ -73,6 +76,10 @@ async def provision(url: str, replicas: int = 1, cacert: str | None = None) -> N
         await asyncio.gather(*(js.add_consumer(consumer.stream, consumer_config(consumer)) for consumer in CONSUMERS))
     finally:
         await connection.close()
+
+
+async def _ignore(_: Exception) -> None:
+    pass
 
 
 async def _ensure_stream(js: JetStreamContext, config: api.StreamConfig) -> None:
@@ -85,10 +92,15 @@ async def _ensure_stream(js: JetStreamContext, config: api.StreamConfig) -> None
 if __name__ == "__main__":
     if not os.environ.get("NATS_URL"):
         sys.exit("NATS_URL is missing: the address of the NATS server with the provisioner's user and password.")
-    asyncio.run(
-        provision(
-            os.environ["NATS_URL"],
-            replicas=int(os.environ.get("NATS_REPLICAS", "1")),
-            cacert=os.environ.get("NATS_CACERT"),
+    try:
+        asyncio.run(
+            provision(
+                os.environ["NATS_URL"],
+                replicas=int(os.environ.get("NATS_REPLICAS") or "1"),
+                cacert=os.environ.get("NATS_CACERT"),
+            )
         )
-    )
+    except (NatsError, OSError) as error:
+        sys.exit(
+            f"NATS was not provisioned: {error!r}. Check NATS_URL, its user and password, and that the server runs."
+        )

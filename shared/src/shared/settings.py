@@ -1,10 +1,11 @@
 """Settings from the environment: one frozen struct per service, read once in main()."""
 
 import os
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Container, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 
 class Secret:
@@ -36,12 +37,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keybuzz_internal_key: Secret
     keybuzz_dev_mode: bool = False
     host: str = "127.0.0.1"
-    port: int = 8000
-    log_level: str = "INFO"
-    max_deliveries: int = 12
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    max_deliveries: Annotated[int, Meta(ge=1)] = 12
     """Deliveries of an event before it goes to the dead letters."""
-    retry_base_seconds: float = 1.0
+    retry_base_seconds: Annotated[float, Meta(gt=0)] = 1.0
     """The first delay of a retry; each next one doubles, up to five minutes."""
+
+    @classmethod
+    def missing_together(cls, given: Container[str]) -> list[str]:  # noqa: ARG003 - for those that override it
+        """Sentences about variables that are needed one for another; given has the fields that are set."""
+        return []
 
 
 class AmazonSettings(Settings, frozen=True, kw_only=True):
@@ -61,12 +67,14 @@ class AmazonSettings(Settings, frozen=True, kw_only=True):
     amazon_spapi_url: str | None = None
     """One address for every region, for a stand-in; None asks Amazon's own regional hosts."""
 
-    def __post_init__(self) -> None:
-        if self.vault_token is None and (self.vault_role_id is None or self.vault_secret_id is None):
-            raise ValueError("VAULT_ROLE_ID and VAULT_SECRET_ID are missing (or, for a developer, VAULT_TOKEN)")
+    @classmethod
+    def missing_together(cls, given: Container[str]) -> list[str]:
+        if "vault_token" in given or ("vault_role_id" in given and "vault_secret_id" in given):
+            return []
+        return ["VAULT_ROLE_ID and VAULT_SECRET_ID are missing (or, for a developer, VAULT_TOKEN)"]
 
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T", bound=Settings)
 
 
 def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
@@ -87,6 +95,7 @@ def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
         except msgspec.ValidationError as error:
             problems.append(f"{variable} is wrong: {error}")
         raw[field.name] = value
+    problems += cls.missing_together(raw)
     if not problems:
         try:
             return msgspec.convert(raw, cls, strict=False, dec_hook=_decode)

@@ -3,7 +3,10 @@
 import logging
 import re
 import sys
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -15,14 +18,26 @@ PUBLISHED = Counter("events_published_total", "Events that the outbox relay has 
 UNPUBLISHED = Gauge("outbox_unpublished", "Events in the outbox that wait for the relay")
 LOOP_ERRORS = Counter("loop_errors_total", "Rounds of a background loop that ended in an error", ["loop"])
 
+HIDDEN = "hidden"
 # Belt and braces: nothing logs a secret on purpose; what an outside library puts into a message is cut here.
 _SECRET_FIELDS = re.compile(
-    r"secret|token|password|authorization|cookie|api_?key|internal_?key|\bcode\b", re.IGNORECASE
+    r"secret|token|password|passwd|authorization|cookie|credential|(?:api|internal)[_-]?key"
+    r"|(?:oauth|authorization|auth)_?(?:code|state)$",
+    re.IGNORECASE,
 )
+_PLAIN = (bool, float, Decimal, datetime, UUID)
+_JSON_BITS = 64
+_ERROR_CODE = re.compile(r"[a-z_]+\Z")
 _SECRET_TEXTS = re.compile(
-    r"Atz[ar]\|[^\s\"'&]+|\bhvs\.[\w-]+|\bs\.[A-Za-z0-9]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]+"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?<=spapi_oauth_code=)[^&\s\"']+|(?<=state=)[^&\s\"']+|(?<=code=)[^&\s\"']+"
+    r"\bAtz[ar](?:\||%7C)[^\s\"'&]+"  # tokens of Login with Amazon
+    r"|\bamzn1\.oa2-cs\.[\w.-]+"  # its client secrets
+    r"|\bhv[sbr]\.[\w-]+|\bs\.[A-Za-z0-9]{20,}"  # tokens of Vault and OpenBao
+    r"|\beyJ[\w-]{10,}\.[\w-]+\.[\w-]*"  # JSON web tokens
+    r"|(?<=://)[^/\s?#]+(?=@)"  # user and password, or a token, in a URL
+    r"|(?<=spapi_oauth_code=)[^&\s\"']+|(?<=state=)[^&\s\"']+|(?<=[?&]code=)[^&\s\"']+"
+    r"|(?P<name>\b(?:bearer\s+|(?:client_?secret|(?:refresh|access|id)_?token|password|secret_?id"
+    r"|x-internal-key|x-vault-token)[\"']?\s*[:=]\s*[\"']?))[^\s\"'&,;}]+",
+    re.IGNORECASE,
 )
 
 
@@ -32,13 +47,22 @@ def hide_secrets(_logger: Any, _method: str, event: structlog.types.EventDict) -
 
 
 def _hidden(key: str, value: Any) -> Any:
-    if isinstance(value, str):
-        return "hidden" if _SECRET_FIELDS.search(key) else _SECRET_TEXTS.sub("hidden", value)
+    """What is neither a number nor a container is taken as the text it prints as: an exception or a struct may
+    hold a secret too.
+    """
+    if value is None or isinstance(value, _PLAIN) or (isinstance(value, int) and value.bit_length() < _JSON_BITS):
+        return value
+    if _SECRET_FIELDS.search(key):
+        return HIDDEN
     if isinstance(value, dict):
         return {str(inner): _hidden(str(inner), each) for inner, each in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set, frozenset)):
         return [_hidden(key, each) for each in value]
-    return value
+    raw = value if isinstance(value, bytes) else str(value).encode(errors="backslashreplace")
+    text = raw.decode(errors="backslashreplace")
+    if key == "code" and not _ERROR_CODE.match(text):  # an error's code stays, Amazon's authorization code does not
+        return HIDDEN
+    return _SECRET_TEXTS.sub(lambda found: f"{found['name'] or ''}{HIDDEN}", text)
 
 
 def configure_logging(service: str, level: str) -> None:

@@ -120,3 +120,5 @@ async def _in_thread(call: Callable[[], T]) -> T:
         raise UnavailableError(
             f"Vault did not answer ({type(error).__name__}): check VAULT_ADDR and that it runs."
         ) from error
+    except OSError as error:  # not of requests: it did not get as far as asking
+        raise UnavailableError("The file of VAULT_CACERT cannot be read.") from error

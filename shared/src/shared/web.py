@@ -1,5 +1,6 @@
 """HTTP the same way in every service: problem details, health, readiness, metrics, documentation."""
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -77,7 +78,7 @@ def _on_permanent(_: HttpRequest, error: PermanentError) -> Response[bytes]:
 
 
 def _on_retry_later(_: HttpRequest, error: RetryLaterError) -> Response[bytes]:
-    seconds = max(1, round(error.delay_seconds or 5))
+    seconds = max(1, math.ceil(error.delay_seconds or 5))
     return problem(error.status, error.code, str(error), headers={"Retry-After": str(seconds)})
 
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from shared.vault import Vault
 
 from .errors import AppCredentialsError, NotConnectedError
+from .marketplaces import Region
 
 
 class AppCredentials(Struct, frozen=True):
@@ -31,6 +32,10 @@ class TenantCredentials(Struct, frozen=True):
     marketplace_id: str
     region: str
     created_at: datetime
+
+    def __post_init__(self) -> None:
+        if self.region not in set(Region):
+            raise ValueError(f"the region {self.region!r} is none of {', '.join(Region)}")
 
     def __repr__(self) -> str:
         return f"TenantCredentials(seller_id={self.seller_id!r})"

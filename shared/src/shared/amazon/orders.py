@@ -2,19 +2,21 @@
 left out, unknown values of an enum are kept as they come.
 """
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote
 
 from msgspec import Struct
 
+from .errors import AmazonNotFoundError
 from .spapi import Operation, SpApi
 
 SEARCH_ORDERS = Operation("searchOrders", 0.0056, 20)
 GET_ORDER = Operation("getOrder", 0.5, 30)
 INCLUDED_DATA = "BUYER,RECIPIENT,PROCEEDS,FULFILLMENT,PACKAGES"
 PAGE_SIZE = 100
+_ORDER_ID = re.compile(r"[A-Za-z0-9-]+")
 
 
 class Money(Struct, frozen=True, rename="camel"):
@@ -132,7 +134,9 @@ async def search_orders(
 
 async def get_order(api: SpApi, tenant_id: str, order_id: str) -> Order:
     """One order, as search_orders() gives it; AmazonNotFoundError when the seller has no such order."""
-    path = f"/orders/2026-01-01/orders/{quote(order_id, safe='')}"
+    if not _ORDER_ID.fullmatch(order_id):  # quoting is not enough: ".." would lead to another operation
+        raise AmazonNotFoundError(f"{order_id!r} is no order id of Amazon's.")
+    path = f"/orders/2026-01-01/orders/{order_id}"
     answer = await api.get(tenant_id, GET_ORDER, path, {"includedData": INCLUDED_DATA}, _GetOrderAnswer)
     return answer.order
 
