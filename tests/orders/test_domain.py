@@ -176,6 +176,7 @@ def test_the_reference_is_the_last_six_digits(order_id: str, ref: str) -> None:
         ("SHIPPED", -24, 48, None, "OK"),
         ("SHIPPED", -24, 12, -30, "AT_RISK"),
         ("SHIPPED", -24, -1, -30, "BREACHED"),
+        ("SHIPPED", -24, -1, None, "OK"),  # no package that could tell
         ("DELIVERED", -24, -1, -30, "OK"),
         ("DELIVERED", -24, -1, -10, "BREACHED"),
         ("CANCELLED", -24, -1, None, "OK"),
