@@ -287,6 +287,7 @@ async def test_what_keeps_failing_is_dead_lettered_after_the_last_delivery(
         TimeoutError("no answer"),
         asyncpg.ConnectionDoesNotExistError("gone"),
         asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
         asyncpg.CannotConnectNowError("the database system is starting up"),
         asyncpg.AdminShutdownError("terminating connection"),
         asyncpg.TooManyConnectionsError("too many clients"),

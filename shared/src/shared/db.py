@@ -13,8 +13,12 @@ else:  # Litestar reads annotations at run time, where asyncpg's classes take no
     Conn = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a query raises whose server dies; the last one is asyncpg caught in the middle of an operation."""
+
+
 async def open_pool(url: str, service: str, *, size: int = 10) -> Pool:
-    """A ready pool; OSError or asyncpg.PostgresError when the server cannot be reached or refuses."""
+    """A ready pool; one of LOST when the server cannot be reached or refuses, ValueError when the address is none."""
     return await asyncpg.create_pool(
         url,
         min_size=1,

@@ -19,7 +19,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 
-from .db import Conn, Pool
+from .db import LOST, Conn, Pool
 from .events import Event
 from .telemetry import PUBLISHED, UNPUBLISHED, log
 from .topology import stream_of
@@ -74,7 +74,7 @@ class Outbox:
         while True:
             try:
                 await self._lead(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except LOST as error:
                 log.warning("outbox_relay_waits_for_database", error=type(error).__name__)
             finally:
                 self.leading = False

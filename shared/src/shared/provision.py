@@ -13,6 +13,7 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from . import tls
+from .errors import PermanentError
 from .topology import CONSUMERS, STREAMS, Consumer, Stream
 
 # Higher than the retry policy ever needs (half a day of outage at its longest delay): the policy decides, the
@@ -100,7 +101,7 @@ if __name__ == "__main__":
                 cacert=os.environ.get("NATS_CACERT"),
             )
         )
-    except (NatsError, OSError) as error:
+    except (NatsError, OSError, PermanentError) as error:
         sys.exit(
             f"NATS was not provisioned: {error!r}. Check NATS_URL, its user and password, and that the server runs."
         )

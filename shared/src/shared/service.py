@@ -10,14 +10,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import asyncpg
 import uvicorn
 from litestar.types import ControllerRouterHandler
 
 from . import asyncapi, web
 from .auth import Keys
 from .bus import Bus, Handler
-from .db import Pool, open_pool
+from .db import LOST, Pool, open_pool
 from .errors import PermanentError, RetryLaterError, UnavailableError
 from .outbox import Outbox
 from .settings import Secret, Settings, SettingsError
@@ -67,7 +66,7 @@ class Service:
         """
         try:
             pool = await open_pool(url.reveal(), self.name, size=size)
-        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        except (*LOST, ValueError) as error:
             raise UnavailableError(
                 f"PostgreSQL did not let {self.name} in ({type(error).__name__}): check {variable}, its user and"
                 " password, and that the server runs."
@@ -165,7 +164,7 @@ class Service:
 async def _database_missing(pool: Pool) -> str | None:
     try:
         await pool.fetchval("SELECT 1", timeout=2)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except LOST as error:
         return f"PostgreSQL does not answer ({type(error).__name__})."
     return None
 
