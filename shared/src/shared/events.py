@@ -39,6 +39,20 @@ class TenantCreated(Event, frozen=True, kw_only=True, rename="camel"):
     PUBLISHER: ClassVar[str] = "product"
 
 
+class TenantUpdated(Event, frozen=True, kw_only=True, rename="camel"):
+    """Something about a tenant changed in the product; the product database says what."""
+
+    SUBJECT: ClassVar[str] = "tenant.updated"
+    PUBLISHER: ClassVar[str] = "product"
+
+
+class TenantArchived(Event, frozen=True, kw_only=True, rename="camel"):
+    """The product has archived a tenant; the product database says so too."""
+
+    SUBJECT: ClassVar[str] = "tenant.archived"
+    PUBLISHER: ClassVar[str] = "product"
+
+
 class InboundAddress(Struct, frozen=True, kw_only=True, rename="camel"):
     """A mail address that a tenant's marketplace messages may be sent to."""
 
@@ -58,6 +72,8 @@ class TenantSynced(Event, frozen=True, kw_only=True, rename="camel"):
     plan: str
     status: str
     inbound_addresses: list[InboundAddress]
+    synced_at: datetime | None = None
+    """When our copy became this: of two events about a tenant the later one is true."""
 
 
 class ConnectionConnected(Event, frozen=True, kw_only=True, rename="camel"):
@@ -74,6 +90,27 @@ class ConnectionConnected(Event, frozen=True, kw_only=True, rename="camel"):
     app_source: str
     connected_at: datetime
     reauthorize_by: datetime
+
+
+class DisconnectReason(StrEnum):
+    """Why an account is connected no more."""
+
+    USER = "USER"
+    REVOKED = "REVOKED"
+    APP_CHANGED = "APP_CHANGED"
+    TENANT_ARCHIVED = "TENANT_ARCHIVED"
+
+
+class ConnectionDisconnected(Event, frozen=True, kw_only=True, rename="camel"):
+    """The seller's account can be used no more; polling and backfills stop."""
+
+    SUBJECT: ClassVar[str] = "connection.disconnected"
+    PUBLISHER: ClassVar[str] = "oauth"
+
+    marketplace: Marketplace
+    connection_id: UUID
+    reason: DisconnectReason
+    at: datetime
 
 
 class MessageSource(StrEnum):
@@ -171,8 +208,11 @@ class BackfillFailed(BackfillEvent, frozen=True, kw_only=True, rename="camel"):
 
 EVENTS: tuple[type[Event], ...] = (
     TenantCreated,
+    TenantUpdated,
+    TenantArchived,
     TenantSynced,
     ConnectionConnected,
+    ConnectionDisconnected,
     MessageReceived,
     OrderStored,
     BackfillRequested,

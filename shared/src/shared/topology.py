@@ -4,7 +4,17 @@ services' check at start and the NATS permissions in deploy/nats are made from.
 
 from msgspec import Struct
 
-from .events import EVENTS, ConnectionConnected, Event, MessageReceived, TenantCreated
+from .events import (
+    EVENTS,
+    ConnectionConnected,
+    ConnectionDisconnected,
+    Event,
+    MessageReceived,
+    TenantArchived,
+    TenantCreated,
+    TenantSynced,
+    TenantUpdated,
+)
 
 DAY_SECONDS = 86_400
 
@@ -58,7 +68,13 @@ STREAMS: tuple[Stream, ...] = (
 
 CONSUMERS: tuple[Consumer, ...] = (
     Consumer(service="tenant-sync", handler="sync_tenant", stream="TENANT", event=TenantCreated),
+    Consumer(service="tenant-sync", handler="sync_updated_tenant", stream="TENANT", event=TenantUpdated),
+    Consumer(service="tenant-sync", handler="sync_archived_tenant", stream="TENANT", event=TenantArchived),
     Consumer(service="tenant-sync", handler="note_connection", stream="CONNECTION", event=ConnectionConnected),
+    Consumer(service="tenant-sync", handler="note_disconnection", stream="CONNECTION", event=ConnectionDisconnected),
+    Consumer(service="tenant-sync", handler="activate_address", stream="MESSAGE", event=MessageReceived),
+    Consumer(service="poller", handler="follow_tenant", stream="TENANT", event=TenantSynced),
+    Consumer(service="orders", handler="follow_tenant", stream="TENANT", event=TenantSynced),
     Consumer(service="poller", handler="start_polling", stream="CONNECTION", event=ConnectionConnected),
     Consumer(service="orders", handler="start_backfill", stream="CONNECTION", event=ConnectionConnected),
     Consumer(service="orders", handler="fetch_missing_order", stream="MESSAGE", event=MessageReceived),
