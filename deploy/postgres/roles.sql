@@ -63,6 +63,8 @@ ALTER ROLE product_reader SET idle_in_transaction_session_timeout = '60s';
 \connect keybuzz_backend
 SET client_min_messages = warning;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
+-- A bulk sync holds a page of the product's tenants in a temporary table.
+GRANT TEMPORARY ON DATABASE keybuzz_backend TO tenant_sync;
 SELECT format(statement, service) FROM
   (VALUES ('oauth'), ('poller'), ('orders'), ('tenant_sync')) AS services (service),
   (VALUES

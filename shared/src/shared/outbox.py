@@ -62,6 +62,10 @@ class Outbox:
             [key or event.tenant_id for event in events],
             [msgspec.json.encode(event) for event in events],
         )
+        self.wake()
+
+    def wake(self) -> None:
+        """Rows were added by a statement of the caller's own: let the relay look."""
         self._wake.set()
 
     async def unpublished(self, pool: Pool) -> int:

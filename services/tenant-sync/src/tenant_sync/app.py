@@ -5,7 +5,7 @@ from functools import partial
 from shared.service import Service, run
 from shared.settings import load
 
-from . import handlers
+from . import handlers, reconcile
 from .routes import ROUTES
 from .settings import TenantSyncSettings
 
@@ -14,17 +14,23 @@ async def main() -> None:
     settings = load(TenantSyncSettings)
     async with Service("tenant-sync", settings) as service:
         product_pool = await service.open_pool("PRODUCT_DATABASE_URL", settings.product_database_url, size=4)
-        service.handle(
-            "sync_tenant",
-            partial(
+        pool, outbox = service.pool, service.outbox
+        for name in ("sync_tenant", "sync_updated_tenant", "sync_archived_tenant"):
+            sync_tenant = partial(
                 handlers.sync_tenant,
-                pool=service.pool,
+                handler=name,
+                pool=pool,
                 product_pool=product_pool,
-                outbox=service.outbox,
+                outbox=outbox,
                 settings=settings,
-            ),
+            )
+            service.handle(name, sync_tenant)
+        service.handle(
+            "note_connection", partial(handlers.note_connection, pool=pool, outbox=outbox, settings=settings)
         )
-        service.handle("note_connection", partial(handlers.note_connection, pool=service.pool))
+        service.handle("note_disconnection", partial(handlers.note_disconnection, pool=pool))
+        service.handle("activate_address", partial(handlers.activate_address, pool=pool, outbox=outbox))
+        service.loop("reconcile", partial(reconcile.run, product_pool, pool, outbox, settings))
         await service.serve(ROUTES, dependencies={"product_pool": product_pool, "settings": settings})
 
 

@@ -9,13 +9,17 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from shared.errors import NotFoundError, RetryLaterError
+from shared.errors import NotFoundError, PermanentError, RetryLaterError
 
 TOKEN_LENGTH = 6
 TOKEN_ALPHABET = string.ascii_lowercase + string.digits
+ARCHIVED = "ARCHIVED"
 
-Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", max_length=2, description="Two capital letters, as FR")]
-"""The length too: to Python's regular expressions a line break after the end still matches."""
+KNOWN_PLANS = frozenset({"FREE", "STARTER", "PRO", "BUSINESS", "ENTERPRISE"})
+KNOWN_STATUSES = frozenset({"TRIALING", "ACTIVE", "PAST_DUE", "SUSPENDED", "CANCELLED", ARCHIVED})
+"""What we know of the product's plans and statuses; another value is copied all the same, and reported."""
+
+Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z", description="Two capital letters, as FR")]
 
 
 class TenantNotInProductError(NotFoundError):
@@ -30,6 +34,13 @@ class TenantNotVisibleYetError(RetryLaterError):
     code = "tenant_not_visible_yet"
 
 
+class SyncRunningError(PermanentError):
+    """One bulk sync at a time."""
+
+    code = "sync_running"
+    status = 409
+
+
 class Change(StrEnum):
     """What a sync did to our copy of a tenant."""
 
@@ -39,13 +50,18 @@ class Change(StrEnum):
 
 
 class ProductTenant(Struct, frozen=True):
-    """A tenant as the product has it."""
+    """A tenant as the product has it, with the plan and status that our copy of it has."""
 
     id: str
     name: str
     plan: str
     status: str
+    our_plan: str
+    our_status: str
     updated_at: datetime
+
+    def as_ours(self) -> "Tenant":
+        return Tenant(self.id, self.name, self.our_plan, self.our_status)
 
 
 class Tenant(Struct, frozen=True):
@@ -75,12 +91,43 @@ class Connection(Struct, frozen=True, rename="camel"):
     status: str
 
 
-def copied(product: ProductTenant) -> Tenant:
-    """The one mapping between the two databases: plan and status in upper case, whatever their values."""
-    return Tenant(product.id, product.name, product.plan.upper(), product.status.upper())
+class Counts(Struct, rename="camel"):
+    """How many tenants a bulk sync has dealt with, by what it did to them. The archived ones, which the product
+    does not have any more, are among the updated.
+    """
+
+    created: int = 0
+    updated: int = 0
+    archived: int = 0
+    skipped: int = 0
+    errors: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.created + self.updated + self.skipped + self.errors
+
+
+class Run(Struct, frozen=True, rename="camel"):
+    """A bulk sync as it is answered: how far it is."""
+
+    id: UUID
+    state: str
+    after_id: str
+    created: int
+    updated: int
+    archived: int
+    skipped: int
+    errors: int
+    started_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
 
 
 def new_email(tenant_id: str, country: str, domain: str) -> str:
     """An address that nobody can guess from the tenant and country alone."""
-    token = "".join(secrets.choice(TOKEN_ALPHABET) for _ in range(TOKEN_LENGTH))
-    return f"amazon.{tenant_id}.{country}.{token}@{domain}".lower()
+    number = int.from_bytes(secrets.token_bytes(8))
+    token = []
+    for _ in range(TOKEN_LENGTH):
+        number, digit = divmod(number, len(TOKEN_ALPHABET))
+        token.append(TOKEN_ALPHABET[digit])
+    return f"amazon.{tenant_id}.{country}.{''.join(token)}@{domain}".lower()

@@ -1,41 +1,113 @@
 """All SQL on our own tables. conn: inside the caller's transaction; pool: a statement of its own."""
 
+import io
 from collections.abc import Sequence
-
-import msgspec
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from shared.db import Conn, Pool
-from shared.events import AMAZON, ConnectionConnected
+from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
-from .domain import Address, Change, Connection, ProductTenant, Tenant, copied
+from .domain import ARCHIVED, Address, Change, Connection, Counts, ProductTenant, Run, Tenant
+
+VALID_ID = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""As shared.events.TenantId: an id becomes part of a mail address and of a Vault path."""
+
+# Only what is new or changed is written, or locked: what is equal is read. A copy from before a change never
+# overwrites a newer one; the time of a newer copy is kept even where it says the same, or a copy from between two
+# changes would pass for the newest. A tenant that we hold for deleted is back when the product shows it again.
+_MERGE = """
+WITH changed AS (
+    INSERT INTO tenants AS t (id, name, plan, status, product_updated_at)
+    SELECT i.id, i.name, i.plan, i.status, i.updated_at
+      FROM {source} LEFT JOIN tenants o ON o.id = i.id
+     WHERE i.id ~ '{valid_id}'
+       AND (o.id IS NULL OR o.deleted_at IS NOT NULL OR o.product_updated_at < i.updated_at
+            OR (o.product_updated_at = i.updated_at
+                AND (o.name, o.plan, o.status) IS DISTINCT FROM (i.name, i.plan, i.status)))
+     ORDER BY i.id
+    ON CONFLICT (id) DO UPDATE
+       SET name = excluded.name, plan = excluded.plan, status = excluded.status,
+           product_updated_at = excluded.product_updated_at, deleted_at = NULL, updated_at = clock_timestamp()
+     WHERE t.deleted_at IS NOT NULL OR t.product_updated_at < excluded.product_updated_at
+        OR (t.product_updated_at = excluded.product_updated_at
+            AND (t.name, t.plan, t.status) IS DISTINCT FROM (excluded.name, excluded.plan, excluded.status))
+    RETURNING new.id, old.id IS NULL AS created, new.plan, new.status,
+              (old.name, old.plan, old.status) IS DISTINCT FROM (new.name, new.plan, new.status) AS differs
+)
+SELECT id, created, plan, status FROM changed WHERE differs
+"""
+_MERGE_PAGE = _MERGE.format(source="incoming i", valid_id=VALID_ID)
+_MERGE_ONE = _MERGE.format(
+    source="(VALUES ($1::text, $2::text, $3::text, $4::text, $5::timestamptz))"
+    " AS i (id, name, plan, status, updated_at)",
+    valid_id=VALID_ID,
+)
+_RUN = "id, state, after_id, created, updated, archived, skipped, errors, started_at, updated_at, finished_at"
 
 
-async def upsert_tenants(conn: Conn, tenants: Sequence[ProductTenant]) -> dict[str, Change]:
-    """What happened to each; a copy that the product has changed since never overwrites a newer one. The time of a
-    newer copy is kept even when it says the same, or a copy from between two changes would pass for the newest.
-    """
-    copies = [copied(tenant) for tenant in tenants]
-    rows = await conn.fetch(
-        """
-        INSERT INTO tenants AS t (id, name, plan, status, product_updated_at)
-        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-        ON CONFLICT (id) DO UPDATE
-           SET name = excluded.name, plan = excluded.plan, status = excluded.status,
-               product_updated_at = excluded.product_updated_at, updated_at = clock_timestamp()
-         WHERE t.product_updated_at < excluded.product_updated_at
-            OR (t.product_updated_at = excluded.product_updated_at
-                AND (t.name, t.plan, t.status) IS DISTINCT FROM (excluded.name, excluded.plan, excluded.status))
-        RETURNING new.id, old.id IS NULL AS created,
-                  (old.name, old.plan, old.status) IS DISTINCT FROM (new.name, new.plan, new.status) AS differs
-        """,
-        [tenant.id for tenant in copies],
-        [tenant.name for tenant in copies],
-        [tenant.plan for tenant in copies],
-        [tenant.status for tenant in copies],
-        [tenant.updated_at for tenant in tenants],
+async def upsert_tenant(conn: Conn, tenant: ProductTenant) -> Change:
+    row = await conn.fetchrow(_MERGE_ONE, tenant.id, tenant.name, tenant.our_plan, tenant.our_status, tenant.updated_at)
+    if row is None:
+        return Change.SKIPPED
+    return Change.CREATED if row["created"] else Change.UPDATED
+
+
+async def stage_page(conn: Conn, page: bytes) -> tuple[int, str]:
+    """Hold a page of the product's tenants until the transaction ends: how many they are, and the last id."""
+    await conn.execute(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS incoming"
+        " (id text, name text, plan text, status text, updated_at timestamptz) ON COMMIT DELETE ROWS"
     )
-    changed = {row["id"]: Change.CREATED if row["created"] else Change.UPDATED for row in rows if row["differs"]}
-    return {tenant.id: changed.get(tenant.id, Change.SKIPPED) for tenant in tenants}
+    await conn.copy_to_table("incoming", source=io.BytesIO(page), format="binary")
+    row = await conn.fetchrow("SELECT count(*) AS tenants, max(id) AS last FROM incoming")
+    return row["tenants"], row["last"] or ""
+
+
+async def merge_page(conn: Conn) -> list[tuple[str, bool, str, str]]:
+    """The tenants of the page that were written: id, whether new, plan, status."""
+    return [(row["id"], row["created"], row["plan"], row["status"]) for row in await conn.fetch(_MERGE_PAGE)]
+
+
+async def list_page(conn: Conn, *, without: Sequence[str], limit: int) -> list[str]:
+    """Ids of the page that are fit to be stored, but for some of them."""
+    rows = await conn.fetch(
+        f"SELECT id FROM incoming WHERE id ~ '{VALID_ID}' AND id <> ALL ($1::text[]) ORDER BY id LIMIT $2",  # noqa: S608
+        without,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def list_unfit(conn: Conn) -> list[str]:
+    """Ids of the page that no mail address and no path can be made of."""
+    return [row["id"] for row in await conn.fetch(f"SELECT id FROM incoming WHERE id !~ '{VALID_ID}'")]  # noqa: S608
+
+
+async def list_live(pool: Pool, after: str, limit: int) -> list[str]:
+    """Ids of our tenants that we do not hold for deleted."""
+    rows = await pool.fetch(
+        "SELECT id FROM tenants WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2", after, limit
+    )
+    return [row["id"] for row in rows]
+
+
+async def count_live(pool: Conn | Pool) -> int:
+    number: int = await pool.fetchval("SELECT count(*) FROM tenants WHERE deleted_at IS NULL")
+    return number
+
+
+async def archive_deleted(conn: Conn, tenant_ids: Sequence[str]) -> list[str]:
+    """Archive tenants that the product does not have any more; those that it was news for."""
+    rows = await conn.fetch(
+        "UPDATE tenants SET status = $2, deleted_at = clock_timestamp(), updated_at = clock_timestamp()"
+        " WHERE id IN (SELECT id FROM tenants WHERE id = ANY ($1::text[]) AND deleted_at IS NULL ORDER BY id"
+        " FOR UPDATE) RETURNING id",
+        tenant_ids,
+        ARCHIVED,
+    )
+    return [row["id"] for row in rows]
 
 
 async def get_tenant(conn: Conn | Pool, tenant_id: str) -> Tenant | None:
@@ -43,37 +115,108 @@ async def get_tenant(conn: Conn | Pool, tenant_id: str) -> Tenant | None:
     return Tenant(**row) if row else None
 
 
-async def list_tenants(conn: Conn, tenant_ids: Sequence[str]) -> list[tuple[Tenant, list[Address]]]:
-    """Tenants with their addresses."""
+async def list_missing_addresses(
+    conn: Conn | Pool, countries: Sequence[str], *, tenant_ids: Sequence[str] | None, limit: int | None = None
+) -> list[tuple[str, str]]:
+    """Tenant and country of every address that is wanted and not there, of some tenants or of all that live."""
     rows = await conn.fetch(
         """
-        SELECT t.id, t.name, t.plan, t.status,
-               coalesce(jsonb_agg(jsonb_build_object('marketplace', a.marketplace, 'country', a.country,
-                                                     'email', a.email, 'status', a.status)
-                                  ORDER BY a.marketplace, a.country)
-                        FILTER (WHERE a.email IS NOT NULL), '[]') AS addresses
-          FROM tenants t LEFT JOIN inbound_addresses a ON a.tenant_id = t.id
-         WHERE t.id = ANY ($1::text[]) GROUP BY t.id ORDER BY t.id
+        SELECT t.id, wanted.country
+          FROM tenants t LEFT JOIN inbound_connections c ON c.tenant_id = t.id AND c.marketplace = $3
+         CROSS JOIN LATERAL (SELECT unnest($1::text[]) UNION SELECT unnest(c.countries)) AS wanted (country)
+         WHERE ($2::text[] IS NULL OR t.id = ANY ($2)) AND t.status <> $4
+           AND NOT EXISTS (SELECT FROM inbound_addresses a
+                            WHERE a.tenant_id = t.id AND a.marketplace = $3 AND a.country = wanted.country)
+         ORDER BY 1, 2 LIMIT $5
+        """,
+        countries,
+        tenant_ids,
+        AMAZON,
+        ARCHIVED,
+        limit,
+    )
+    return [(row["id"], row["country"]) for row in rows]
+
+
+async def insert_addresses(conn: Conn, addresses: Sequence[tuple[str, str, str]]) -> set[str]:
+    """Tenant, country and mail of each; the tenants that got one. Who has an address for a country keeps it."""
+    rows = await conn.fetch(
+        """
+        INSERT INTO inbound_addresses (tenant_id, marketplace, country, email, status)
+        SELECT a.tenant_id, $4, a.country, a.email, 'PENDING'
+          FROM unnest($1::text[], $2::text[], $3::text[]) AS a (tenant_id, country, email)
+        ON CONFLICT (tenant_id, marketplace, country) DO NOTHING RETURNING tenant_id
+        """,
+        [tenant_id for tenant_id, _, _ in addresses],
+        [country for _, country, _ in addresses],
+        [email for _, _, email in addresses],
+        AMAZON,
+    )
+    return {row["tenant_id"] for row in rows}
+
+
+async def settle_addresses(conn: Conn, tenant_ids: Sequence[str]) -> None:
+    """Addresses of an archived tenant are disabled, those of one that came back are what they were."""
+    await conn.execute(
+        """
+        UPDATE inbound_addresses a SET status = settled.status
+          FROM (SELECT a.tenant_id, a.marketplace, a.country,
+                       CASE WHEN t.status = $2 THEN 'DISABLED'
+                            WHEN a.activated_at IS NOT NULL THEN 'ACTIVE' ELSE 'PENDING' END AS status
+                  FROM inbound_addresses a JOIN tenants t ON t.id = a.tenant_id
+                 WHERE a.tenant_id = ANY ($1::text[])) settled
+         WHERE (a.tenant_id, a.marketplace, a.country) = (settled.tenant_id, settled.marketplace, settled.country)
+           AND a.status <> settled.status
         """,
         tenant_ids,
+        ARCHIVED,
     )
-    return [
-        (Tenant(row["id"], row["name"], row["plan"], row["status"]), msgspec.convert(row["addresses"], list[Address]))
-        for row in rows
-    ]
 
 
-async def insert_address(conn: Conn, tenant_id: str, country: str, email: str) -> bool:
-    """False when the tenant has an address for the country already."""
-    inserted = await conn.fetchval(
-        "INSERT INTO inbound_addresses (tenant_id, marketplace, country, email, status)"
-        " VALUES ($1, $2, $3, $4, 'PENDING') ON CONFLICT (tenant_id, marketplace, country) DO NOTHING RETURNING true",
-        tenant_id,
-        AMAZON,
-        country,
-        email,
+async def activate_address(conn: Conn, tenant_id: str, email: str) -> bool:
+    """The first valid mail has come: True when that is news for an address that is not disabled."""
+    return (
+        await conn.fetchval(
+            "UPDATE inbound_addresses SET activated_at = clock_timestamp(),"
+            " status = CASE WHEN status = 'PENDING' THEN 'ACTIVE' ELSE status END"
+            " WHERE tenant_id = $1 AND email = lower($2) AND activated_at IS NULL RETURNING status = 'ACTIVE'",
+            tenant_id,
+            email,
+        )
+        is True
     )
-    return inserted is not None
+
+
+async def lock_tenants(conn: Conn, tenant_ids: Sequence[str]) -> list[str]:
+    """Hold the rows of tenants, as everything does that announces them, so that the announcements keep their order;
+    those that there are.
+    """
+    rows = await conn.fetch("SELECT id FROM tenants WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE", tenant_ids)
+    return [row["id"] for row in rows]
+
+
+async def announce(conn: Conn, tenant_ids: Sequence[str]) -> None:
+    """Add tenant.synced for each to the outbox, built where the rows are: the contract is TenantSynced's, and a test
+    compares. The copy's time of change goes with it, so that readers can tell the later of two.
+    """
+    await conn.execute(
+        """
+        INSERT INTO outbox (subject, key, payload)
+        SELECT $2, t.id, convert_to(json_build_object(
+                   'tenantId', t.id, 'name', t.name, 'plan', t.plan, 'status', t.status,
+                   'inboundAddresses', coalesce(a.addresses, '[]'::json),
+                   'syncedAt', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+               )::text, 'UTF8')
+          FROM tenants t LEFT JOIN (
+                   SELECT tenant_id, json_agg(json_build_object('marketplace', marketplace, 'country', country,
+                                     'email', email, 'status', status) ORDER BY marketplace, country) AS addresses
+                     FROM inbound_addresses WHERE tenant_id = ANY ($1::text[]) GROUP BY tenant_id) a
+               ON a.tenant_id = t.id
+         WHERE t.id = ANY ($1::text[])
+        """,
+        tenant_ids,
+        TenantSynced.SUBJECT,
+    )
 
 
 async def list_addresses(conn: Conn | Pool, tenant_id: str) -> list[Address]:
@@ -85,22 +228,44 @@ async def list_addresses(conn: Conn | Pool, tenant_id: str) -> list[Address]:
     return [Address(**row) for row in rows]
 
 
-async def upsert_connection(conn: Conn, event: ConnectionConnected) -> None:
-    """The newest connection of a tenant and marketplace wins, in whatever order they arrive."""
-    await conn.execute(
+async def upsert_connection(conn: Conn, event: ConnectionConnected, countries: Sequence[str]) -> bool:
+    """False when something newer is known of the tenant and marketplace."""
+    changed = await conn.fetchval(
         """
-        INSERT INTO inbound_connections AS c (tenant_id, marketplace, connection_id, seller_id, status, connected_at)
-        VALUES ($1, $2, $3, $4, 'CONNECTED', $5)
+        INSERT INTO inbound_connections AS c
+               (tenant_id, marketplace, connection_id, seller_id, status, connected_at, changed_at, countries)
+        VALUES ($1, $2, $3, $4, 'CONNECTED', $5, $5, $6)
         ON CONFLICT (tenant_id, marketplace) DO UPDATE
            SET connection_id = excluded.connection_id, seller_id = excluded.seller_id, status = excluded.status,
-               connected_at = excluded.connected_at
-         WHERE c.connected_at < excluded.connected_at
+               connected_at = excluded.connected_at, changed_at = excluded.changed_at, countries = excluded.countries
+         WHERE c.changed_at < excluded.changed_at
+        RETURNING true
         """,
         event.tenant_id,
         event.marketplace,
         event.connection_id,
         event.seller_id,
         event.connected_at,
+        countries,
+    )
+    return changed is not None
+
+
+async def disconnect(conn: Conn, event: ConnectionDisconnected) -> None:
+    """Note the end of a connection, in whatever order its events arrive."""
+    await conn.execute(
+        """
+        INSERT INTO inbound_connections AS c
+               (tenant_id, marketplace, connection_id, seller_id, status, connected_at, changed_at)
+        VALUES ($1, $2, $3, '', 'DISCONNECTED', $4, $4)
+        ON CONFLICT (tenant_id, marketplace) DO UPDATE
+           SET connection_id = excluded.connection_id, status = excluded.status, changed_at = excluded.changed_at
+         WHERE c.changed_at < excluded.changed_at
+        """,
+        event.tenant_id,
+        event.marketplace,
+        event.connection_id,
+        event.at,
     )
 
 
@@ -111,3 +276,47 @@ async def list_connections(pool: Pool, tenant_id: str) -> list[Connection]:
         tenant_id,
     )
     return [Connection(**row) for row in rows]
+
+
+async def get_run(conn: Conn | Pool) -> Run | None:
+    """The latest bulk sync, which may still run."""
+    row = await conn.fetchrow(f"SELECT {_RUN} FROM sync_runs ORDER BY started_at DESC LIMIT 1")  # noqa: S608 - constant
+    return Run(**row) if row else None
+
+
+async def insert_run(conn: Conn) -> Run:
+    await conn.execute("DELETE FROM sync_runs WHERE started_at < clock_timestamp() - interval '30 days'")
+    row = await conn.fetchrow(f"INSERT INTO sync_runs DEFAULT VALUES RETURNING {_RUN}")  # noqa: S608 - a constant
+    return Run(**row)
+
+
+async def advance_run(conn: Conn, run_id: UUID, after_id: str, counts: Counts, *, finished: bool) -> None:
+    """Note how far a run is, within the transaction of what it did."""
+    await conn.execute(
+        "UPDATE sync_runs SET after_id = $2, created = $3, updated = $4, archived = $5, skipped = $6, errors = $7,"
+        " updated_at = clock_timestamp(), state = CASE WHEN $8 THEN 'COMPLETED' ELSE state END,"
+        " finished_at = CASE WHEN $8 THEN clock_timestamp() END WHERE id = $1",
+        run_id,
+        after_id,
+        counts.created,
+        counts.updated,
+        counts.archived,
+        counts.skipped,
+        counts.errors,
+        finished,
+    )
+
+
+async def last_finished_at(pool: Pool) -> datetime | None:
+    at: datetime | None = await pool.fetchval("SELECT max(finished_at) FROM sync_runs")
+    return at
+
+
+async def try_lock_runs(conn: Conn) -> bool:
+    """The lock is the session's: it goes with the connection when the process dies."""
+    locked: Any = await conn.fetchval("SELECT pg_try_advisory_lock(hashtextextended('tenant-sync run', 0))")
+    return bool(locked)
+
+
+async def unlock_runs(conn: Conn) -> None:
+    await conn.execute("SELECT pg_advisory_unlock(hashtextextended('tenant-sync run', 0))")

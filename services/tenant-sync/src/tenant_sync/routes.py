@@ -1,23 +1,25 @@
 """HTTP in, with the shapes that the product app already uses."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
 from shared.auth import INTERNAL
 from shared.db import Pool
-from shared.errors import UnauthorizedError
+from shared.errors import NotFoundError, UnauthorizedError
 from shared.events import TenantId
 from shared.outbox import Outbox
 
 from . import product, queries, sync
-from .domain import Address, Connection, Country, ProductTenant, Tenant, TenantNotInProductError, copied
+from .domain import Address, Connection, Country, Counts, ProductTenant, Run, Tenant, TenantNotInProductError
 from .settings import TenantSyncSettings
+
+DryRun = Annotated[bool, QueryParameter(name="dryRun", description="Say what would change, and change nothing")]
 
 
 class SyncRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -26,16 +28,23 @@ class SyncRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=Tru
     country: Country | None = None
 
 
-class SyncAnswer(Struct, frozen=True, rename="camel"):
+class SyncAnswer(Struct, frozen=True, rename="camel", omit_defaults=True):
     success: bool
     tenant: Tenant
     inbound_address: str | None
+    dry_run: bool = False
 
 
-class SyncAllAnswer(Struct, frozen=True):
+class SyncAllAnswer(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The lists name up to a bound of ids each; counts are whole, and those of the whole run where it went on from
+    one that had been killed.
+    """
+
     success: bool
     total: int
     results: sync.Results
+    counts: Counts
+    dry_run: bool = False
 
 
 class Side(Struct, frozen=True, omit_defaults=True):
@@ -71,12 +80,16 @@ async def sync_tenant(
     product_pool: NamedDependency[Pool],
     outbox: NamedDependency[Outbox],
     settings: NamedDependency[TenantSyncSettings],
+    dry_run: DryRun = False,
 ) -> SyncAnswer:
     tenant = await _of_product(product_pool, data.tenant_id)
-    country = (data.country or settings.default_country) if data.create_inbound_address else None
-    async with pool.acquire() as conn, conn.transaction():
-        ours, address = await sync.sync_one(conn, outbox, tenant, country=country, domain=settings.inbound_domain)
-    return SyncAnswer(success=True, tenant=ours, inbound_address=address)
+    country = data.country or settings.countries[0]
+    async with pool.acquire() as conn, sync.transaction(conn, dry=dry_run):
+        countries = [*settings.countries, country] if data.create_inbound_address else []
+        ours = await sync.sync_one(conn, outbox, tenant, settings, countries=countries)
+        addresses = await queries.list_addresses(conn, tenant.id) if data.create_inbound_address else []
+    address = next((each.email for each in addresses if each.country == country), None)
+    return SyncAnswer(success=True, tenant=ours, inbound_address=address, dry_run=dry_run)
 
 
 @post(
@@ -86,11 +99,28 @@ async def sync_tenant(
     summary="Bring every tenant in line with the product",
 )
 async def sync_all_tenants(
-    pool: NamedDependency[Pool], product_pool: NamedDependency[Pool], outbox: NamedDependency[Outbox]
+    pool: NamedDependency[Pool],
+    product_pool: NamedDependency[Pool],
+    outbox: NamedDependency[Outbox],
+    settings: NamedDependency[TenantSyncSettings],
+    dry_run: DryRun = False,
 ) -> SyncAllAnswer:
-    results = await sync.sync_all(product_pool, pool, outbox)
-    total = sum(map(len, (results.created, results.updated, results.skipped, results.errors)))
-    return SyncAllAnswer(success=not results.errors, total=total, results=results)
+    outcome = await sync.sync_all(product_pool, pool, outbox, settings, dry=dry_run)
+    return SyncAllAnswer(
+        success=not outcome.counts.errors,
+        total=outcome.counts.total,
+        results=outcome.results,
+        counts=outcome.counts,
+        dry_run=dry_run,
+    )
+
+
+@get("/api/v1/tenants/sync-all", guards=[internal_only], summary="How far the latest sync of all tenants is")
+async def sync_all_progress(pool: NamedDependency[Pool]) -> Run:
+    run = await queries.get_run(pool)
+    if run is None:
+        raise NotFoundError("No sync of all tenants has been run yet.")
+    return run
 
 
 @get("/api/v1/tenants/status/{asked_id:str}", guards=[internal_only], summary="A tenant in both databases")
@@ -103,7 +133,7 @@ async def tenant_status(
         tenant_id=tenant.id,
         product=Side(exists=True, name=tenant.name, plan=tenant.plan, status=tenant.status),
         marketplace=Side(exists=True, name=ours.name, plan=ours.plan, status=ours.status) if ours else Side(False),
-        in_sync=ours == copied(tenant),
+        in_sync=ours == tenant.as_ours(),
         inbound_addresses=await queries.list_addresses(pool, tenant.id),
         marketplace_connections=await queries.list_connections(pool, tenant.id),
     )
@@ -116,4 +146,4 @@ async def _of_product(product_pool: Pool, tenant_id: str) -> ProductTenant:
     return tenant
 
 
-ROUTES = [sync_tenant, sync_all_tenants, tenant_status]
+ROUTES = [sync_tenant, sync_all_tenants, sync_all_progress, tenant_status]
