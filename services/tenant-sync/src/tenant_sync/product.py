@@ -2,7 +2,11 @@
 ours stands here, once, for a single tenant and for pages alike.
 """
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
+
+from msgspec import Struct
 
 from shared.db import Pool
 
@@ -20,20 +24,45 @@ async def get_tenant(product: Pool, tenant_id: str) -> ProductTenant | None:
     return ProductTenant(*row) if row else None
 
 
-async def copy_page(product: Pool, after: str, limit: int) -> bytes:
-    """A page in the order of the ids, beginning behind one of them, as COPY's binary form of id, name, our plan, our
-    status, updated_at: it goes from one database to the other without becoming Python values on its way.
+class Page(Struct, frozen=True):
+    """Tenants as COPY's binary form of id, name, our plan, our status, updated_at: they go from one database to the
+    other without becoming Python values on their way. last is the id that the next page begins behind; None tells
+    that there is none.
     """
-    page = io.BytesIO()
+
+    content: bytes
+    last: str | None
+
+
+async def pages(product: Pool, after: str, limit: int) -> AsyncIterator[Page]:
+    """All tenants behind an id, in the order of their ids. The next page is fetched while one is worked on."""
+    fetching = asyncio.create_task(_copy_page(product, after, limit))
+    try:
+        while True:
+            page = await fetching
+            if page.last is not None:
+                fetching = asyncio.create_task(_copy_page(product, page.last, limit))
+            yield page
+            if page.last is None:
+                return
+    finally:
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+
+
+async def _copy_page(product: Pool, after: str, limit: int) -> Page:
+    last: str | None = await product.fetchval(
+        "SELECT id::text FROM tenants WHERE id > $1 ORDER BY id OFFSET $2 - 1 LIMIT 1", after, limit
+    )
+    content = io.BytesIO()
     await product.copy_from_query(
-        f"SELECT id::text, coalesce(name::text, ''), {_OURS}, updated_at::timestamptz"  # noqa: S608 - a constant
-        " FROM tenants WHERE id > $1 ORDER BY id LIMIT $2",
-        after,
-        limit,
-        output=page,
+        f"SELECT id::text, coalesce(name::text, ''), {_OURS}, updated_at::timestamptz"  # noqa: S608 - constants
+        f" FROM tenants WHERE id > $1{' AND id <= $2' if last is not None else ''}",
+        *([after] if last is None else [after, last]),
+        output=content,
         format="binary",
     )
-    return page.getvalue()
+    return Page(content.getvalue(), last)
 
 
 async def count(product: Pool) -> int:
