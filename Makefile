@@ -3,11 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 SERVICES := oauth poller orders tenant-sync
+# Reads what compose-secrets made; COMPOSE="$(BIN)/docker-compose" where the docker command has no compose.
+COMPOSE ?= docker compose
+COMPOSE_STATE ?= .local/compose
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-package keybuzz-shared --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt lock bench compose compose-check clean
+.PHONY: help setup demo up test lint check fmt lock bench compose compose-down compose-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +20,7 @@ setup: .venv/ready ## Install the locked dependencies into .venv
 .venv/ready: requirements/uv.txt requirements/dev.txt shared/pyproject.toml devstack/pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
 		-e shared -e devstack $(SERVICES:%=-e services/%)
@@ -30,14 +33,16 @@ up: setup ## Start everything and keep it running (ARGS="--state DIR" for a seco
 	$(BIN)/python -m devstack up $(ARGS)
 
 test: setup ## Run the tests (ARGS="-k word" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-check: setup ## Format, lint, types, imports and tests, as CI does
+lint: setup ## Format, lint, types, imports and compose.yaml, without the tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) --no-print-directory compose-check test
+	$(MAKE) --no-print-directory compose-check
+
+check: lint test ## All of it, as CI does
 
 fmt: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format
@@ -47,6 +52,21 @@ lock: setup ## Compile the lock files again after a change of dependencies
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
 	$(LOCK) requirements/dev.in requirements/uv.in devstack/pyproject.toml shared/pyproject.toml -c requirements/uv.txt -o requirements/dev.txt
 	for s in $(SERVICES); do $(LOCK) services/$$s/pyproject.toml -c requirements/dev.txt -o requirements/$$s.txt || exit 1; done
+
+bench: setup ## Measure, beside a limit in the same run (NAME=demo for one); results in bench/results
+	@for file in $(if $(NAME),bench/$(NAME).py,bench/*.py); do $(BIN)/python $$file || exit 1; done
+
+compose: setup ## Run everything in containers, with the passwords and keys in .local/compose
+	$(BIN)/python -m devstack compose-secrets --state $(COMPOSE_STATE)
+	$(COMPOSE) --env-file $(COMPOSE_STATE)/.env up -d --build --wait
+
+compose-down: ## Stop the containers and keep their data (ARGS=-v deletes it)
+	$(COMPOSE) --env-file $(COMPOSE_STATE)/.env down $(ARGS)
+
+compose-check: setup ## Check compose.yaml with the real parser; needs no engine
+	@state=$$(mktemp -d) && trap 'rm -rf "$$state"' EXIT \
+		&& $(BIN)/python -m devstack compose-secrets --state "$$state" > "$$state/made" \
+		&& $(BIN)/docker-compose --env-file "$$state/.env" -f compose.yaml config --quiet
 
 clean: ## Remove .venv and the local state
 	rm -rf .venv .local

@@ -24,6 +24,11 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     """NATS, PostgreSQL, OpenBao and the sandbox, provisioned and migrated; no service runs."""
     folder: Path = tmp_path_factory.mktemp("stack") / "state"
     async with Stack(folder, services=()) as running:
+        admin = await asyncpg.connect(running.endpoints.postgres.dsns["admin"])
+        # Databases come and go with every test, and each waits for the disk otherwise: nothing here outlives the run.
+        await admin.execute("ALTER SYSTEM SET fsync = off")
+        await admin.execute("SELECT pg_reload_conf()")
+        await admin.close()
         yield running
 
 

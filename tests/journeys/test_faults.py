@@ -120,7 +120,7 @@ async def _user_connects(outside: Outside, tenant: str, seller: str) -> None:
             await outside.connect(tenant, seller)
         except httpx.HTTPError:
             return False
-        return (await outside.connection(tenant))["status"] == "CONNECTED"
+        return bool((await outside.connection(tenant))["status"] == "CONNECTED")
 
     await eventually("a connected account", connected, seconds=60)
 

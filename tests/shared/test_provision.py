@@ -81,7 +81,7 @@ async def test_what_was_changed_is_brought_back_and_no_message_is_lost(
 
     actual = (await js.consumer_info("TENANT", consumer.durable)).config
     assert drift(consumer, actual) == [
-        "ack_wait is 99.0, expected 30",
+        "ack_wait is 99.0, expected 10",
         "max_deliver is 2, expected 200",
         "max_ack_pending is 1, expected 256",
     ]

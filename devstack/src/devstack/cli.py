@@ -1,4 +1,4 @@
-"""python -m devstack: up, demo, permissions."""
+"""python -m devstack: up, demo, token, permissions, contracts, compose-secrets."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from shared.topology import SERVICES
 
-from . import demo, endpoints, permissions, terminal
+from . import compose, contracts, demo, endpoints, permissions, terminal
 from .errors import StackError
 from .stack import Stack
 
@@ -51,11 +51,27 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("permissions", help="write deploy/nats/permissions.conf from the topology").set_defaults(
         run=_permissions
     )
+    commands.add_parser("contracts", help="write docs/events.md from the events and the topology").set_defaults(
+        run=_contracts
+    )
+    secrets = commands.add_parser("compose-secrets", help="make the passwords, keys and certificates for compose.yaml")
+    secrets.add_argument(
+        "--state", type=Path, default=Path(".local/compose"), metavar="DIR", help="where to keep them (.local/compose)"
+    )
+    secrets.set_defaults(run=_compose_secrets)
     return parser
 
 
 def _permissions(_: argparse.Namespace) -> None:
     permissions.FILE.write_text(permissions.render())
+
+
+def _compose_secrets(args: argparse.Namespace) -> None:
+    sys.stdout.write(f"{compose.prepare(args.state)}\n")
+
+
+def _contracts(_: argparse.Namespace) -> None:
+    contracts.FILE.write_text(contracts.render())
 
 
 def _token(args: argparse.Namespace) -> None:

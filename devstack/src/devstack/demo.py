@@ -7,9 +7,11 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 from msgspec import Struct
 from rich.console import Console
@@ -27,7 +29,7 @@ TENANT = "ecomlg-001"
 ORDER = "407-8949262-6149120"
 OLD_ORDER = "171-3125066-7920325"
 BACKFILLED = 94
-LIMIT_SECONDS = 20
+GOAL_SECONDS = 20
 
 
 class SyncAll(Struct, rename="camel"):
@@ -109,7 +111,7 @@ async def _run(folder: Path, *, ends: bool) -> int:
         console.print(f"[dim]{told.seconds:6.2f} s[/]  Servers provisioned, schemas migrated, four services ready")
         report = await tell(told, stack, outside)
         write_private(folder / "demo.json", msgspec.json.format(msgspec.json.encode(report)))
-        _show(console, report, stack)
+        _show(console, report, stack, ends=ends)
         if not ends:
             with _endpoints_in(folder, stack):
                 terminal.show(console, stack.endpoints, told.steps["start"])
@@ -123,11 +125,8 @@ async def tell(told: Told, stack: Stack, outside: Outside) -> Report:
         for tenant in KNOWN:
             await outside.publish("tenant.created", {"tenantId": tenant})
         for tenant in KNOWN:
-            await eventually(
-                f"the tenant {tenant} in step",
-                lambda tenant=tenant: outside.ask("tenant-sync", "GET", f"/api/v1/tenants/status/{tenant}"),
-                lambda answer: answer.is_success and answer.json()["inSync"] and answer.json()["inboundAddresses"],
-            )
+            probe = partial(outside.ask, "tenant-sync", "GET", f"/api/v1/tenants/status/{tenant}")
+            await eventually(f"the tenant {tenant} in step", probe, _in_step)
     with told.step("sync-all: what no event told is found"):
         sync_all = (await outside.ask("tenant-sync", "POST", "/api/v1/tenants/sync-all")).json()
     results = sync_all["results"]
@@ -169,7 +168,6 @@ async def tell(told: Told, stack: Stack, outside: Outside) -> Report:
     told.check("3 external messages, 3 tickets, 3 ticket messages", counts == [3, 3, 3])
     events = await outside.events_by_subject()
     told.check("nothing is in the dead letters", not any(subject.startswith("dlq.") for subject in events))
-    told.check(f"it took under {LIMIT_SECONDS} s", told.seconds < LIMIT_SECONDS)
 
     return Report(
         held=not told.failed,
@@ -192,7 +190,11 @@ async def tell(told: Told, stack: Stack, outside: Outside) -> Report:
     )
 
 
-def _show(console: Console, report: Report, stack: Stack) -> None:
+def _in_step(answer: httpx.Response) -> bool:
+    return answer.is_success and bool(answer.json()["inSync"] and answer.json()["inboundAddresses"])
+
+
+def _show(console: Console, report: Report, stack: Stack, *, ends: bool) -> None:
     table = Table(title="What is there now", title_justify="left", show_header=False)
     tenants = f"{', '.join(report.sync_all.skipped)} by event; {', '.join(report.sync_all.created)} by sync-all"
     table.add_row("Tenants", tenants)
@@ -206,20 +208,23 @@ def _show(console: Console, report: Report, stack: Stack) -> None:
     table.add_row("Events", "\n".join(f"{count:>3}  {subject}" for subject, count in report.events_by_subject.items()))
     memory = ", ".join(f"{name} {size or 0:.0f} MB" for name, size in report.rss_megabytes.items())
     table.add_row("Memory", memory)
-    table.add_row("Time", f"{report.seconds:.1f} s from nothing, installation apart")
-    services = stack.endpoints.services
     table.add_row(
-        "To try",
-        "\n".join(
-            [
-                f"{services['orders']}/schema   (the API; likewise on the other services)",
-                f"TOKEN=$(.venv/bin/python -m devstack token {TENANT})",
-                f'curl -H "Authorization: Bearer $TOKEN" {services["orders"]}/api/v1/orders',
-                f'curl -H "Authorization: Bearer $TOKEN" {services["poller"]}/api/v1/tickets',
-                f"{stack.endpoints.amazon.url}/sandbox/sellers   (Amazon's side; the seller is {SELLER})",
-            ]
-        ),
+        "Time", f"{report.seconds:.1f} s from nothing, installation apart (goal: {GOAL_SECONDS} s on two cores)"
     )
+    if not ends:
+        services = stack.endpoints.services
+        table.add_row(
+            "To try",
+            "\n".join(
+                [
+                    f"{services['orders']}/schema   (the API; likewise on the other services)",
+                    f"TOKEN=$(.venv/bin/python -m devstack token {TENANT})",
+                    f'curl -H "Authorization: Bearer $TOKEN" {services["orders"]}/api/v1/orders',
+                    f'curl -H "Authorization: Bearer $TOKEN" {services["poller"]}/api/v1/tickets',
+                    f"{stack.endpoints.amazon.url}/sandbox/sellers   (Amazon's side; the seller is {SELLER})",
+                ]
+            ),
+        )
     console.print(table)
     if report.held:
         console.print("All of it held.", style="green")

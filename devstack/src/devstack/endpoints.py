@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from shared.topology import SERVICES
 
-from .ports import Ports
+from .ports import PortOf
 from .secrets import AppRole, Secrets
 from .state import write_private
 
@@ -67,7 +67,7 @@ class Endpoints(Struct, frozen=True, kw_only=True):
     tokens: Tokens
 
 
-def describe(state: Path, ports: Ports, secrets: Secrets, cacert: Path) -> Endpoints:
+def describe(state: Path, ports: PortOf, secrets: Secrets, cacert: Path) -> Endpoints:
     nats = f"{HOST}:{ports['nats']}"
     return Endpoints(
         state=str(state),

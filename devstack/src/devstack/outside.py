@@ -142,7 +142,7 @@ class Outside:
         js = self._operator.jetstream()
         infos = [await js.consumer_info(consumer.stream, consumer.durable) for consumer in CONSUMERS]
         in_outboxes = await self._fetch(" UNION ALL ".join(_UNPUBLISHED))
-        return sum(info.num_pending + info.num_ack_pending for info in infos) + len(in_outboxes)
+        return sum((info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos) + len(in_outboxes)
 
     async def count_rows(self) -> dict[str, int]:
         """Rows of the tables that the story fills, as an operator counts them."""
@@ -152,9 +152,10 @@ class Outside:
     async def _fetch(self, statement: str) -> list[asyncpg.Record]:
         conn = await asyncpg.connect(self.endpoints.postgres.dsns["admin"].rsplit("/", 1)[0] + "/keybuzz_backend")
         try:
-            return await conn.fetch(statement)
+            rows: list[asyncpg.Record] = await conn.fetch(statement)
         finally:
             await conn.close()
+        return rows
 
 
 async def eventually(
@@ -163,15 +164,13 @@ async def eventually(
     """Ask again and again until the answer is as wanted; TimeoutError says what was waited for and what came."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
+        came: object
         try:
-            answer = await probe()
-        except httpx.TransportError as error:
-            # A service that was killed a moment ago is about to be back.
-            answer, failure = None, error
-        else:
-            failure = None
+            came = answer = await probe()
             if wanted(answer):
                 return answer
+        except httpx.TransportError as error:
+            came = error  # a service that was killed a moment ago is about to be back
         if asyncio.get_running_loop().time() > deadline:
-            raise TimeoutError(f"{what} did not happen within {seconds} s; the last answer was {failure or answer!r}")
+            raise TimeoutError(f"{what} did not happen within {seconds} s; the last answer was {came!r}")
         await asyncio.sleep(0.05)

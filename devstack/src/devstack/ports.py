@@ -5,6 +5,7 @@ import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -28,6 +29,24 @@ FIRST_OTHER = 20_000
 OTHERS = 2_000
 
 
+class PortOf(Protocol):
+    """The port of each name in PREFERRED."""
+
+    def __getitem__(self, name: str, /) -> int: ...
+
+
+def choose(state: Path) -> PortOf:
+    """For a stack that somebody else starts: free now, the same again next time, held by nobody."""
+    if not PREFERRED.keys() <= _remembered(state).keys():
+        Ports(state).release()
+    return _remembered(state)
+
+
+def _remembered(state: Path) -> dict[str, int]:
+    file = state / "ports.json"
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, int]) if file.exists() else {}
+
+
 class Ports:
     """Every port of one stack. A claim is a lock on a file as well, because two stacks that start at the same
     time both find a port free before either listens on it.
@@ -35,12 +54,9 @@ class Ports:
 
     def __init__(self, state: Path) -> None:
         self._locks: list[int] = []
-        file = state / "ports.json"
-        remembered: dict[str, int] = {}
-        if file.exists():
-            remembered = msgspec.json.decode(file.read_bytes(), type=dict[str, int])
+        remembered = _remembered(state)
         self._ports = {name: self._claim(remembered.get(name), port) for name, port in PREFERRED.items()}
-        write_private(file, msgspec.json.format(msgspec.json.encode(self._ports)))
+        write_private(state / "ports.json", msgspec.json.format(msgspec.json.encode(self._ports)))
 
     def __getitem__(self, name: str) -> int:
         return self._ports[name]

@@ -17,7 +17,7 @@ from . import certificates
 from .endpoints import HOST, Endpoints
 from .errors import StackError
 from .permissions import password_variable
-from .ports import Ports
+from .ports import PortOf, Ports
 from .secrets import Secrets, seal_key
 from .state import write_private
 from .supervisor import Program, run
@@ -155,7 +155,7 @@ def cacert(state: Path) -> Path:
     return state / "tls" / "ca.pem"
 
 
-def redirect_uri(ports: Ports) -> str:
+def redirect_uri(ports: PortOf) -> str:
     """Where Amazon sends the browser back to."""
     return f"http://{HOST}:{ports['oauth']}/api/v1/marketplaces/amazon/oauth/callback"
 

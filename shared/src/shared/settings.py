@@ -27,8 +27,17 @@ class SettingsError(Exception):
     """What is wrong with the environment, every variable of it in one message."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every service reads. Each field is the environment variable of the same name in upper case."""
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What load() reads: each field is the environment variable of the same name in upper case."""
+
+    @classmethod
+    def missing_together(cls, given: Container[str]) -> list[str]:  # noqa: ARG003 - for those that override it
+        """Sentences about variables that are needed one for another; given has the fields that are set."""
+        return []
+
+
+class Settings(Environment, frozen=True, kw_only=True):
+    """What every service reads."""
 
     database_url: Secret
     nats_url: Secret
@@ -43,11 +52,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries of an event before it goes to the dead letters."""
     retry_base_seconds: Annotated[float, Meta(gt=0)] = 1.0
     """The first delay of a retry; each next one doubles, up to five minutes."""
-
-    @classmethod
-    def missing_together(cls, given: Container[str]) -> list[str]:  # noqa: ARG003 - for those that override it
-        """Sentences about variables that are needed one for another; given has the fields that are set."""
-        return []
 
 
 class AmazonSettings(Settings, frozen=True, kw_only=True):
@@ -74,7 +78,7 @@ class AmazonSettings(Settings, frozen=True, kw_only=True):
         return ["VAULT_ROLE_ID and VAULT_SECRET_ID are missing (or, for a developer, VAULT_TOKEN)"]
 
 
-T = TypeVar("T", bound=Settings)
+T = TypeVar("T", bound=Environment)
 
 
 def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:

@@ -26,7 +26,8 @@ class Consumer(Struct, frozen=True, kw_only=True):
     handler: str
     stream: str
     event: type[Event]
-    ack_wait_seconds: int = 30
+    ack_wait_seconds: int = 10
+    """How long an event rests when its handler is killed; a living handler asks for more time meanwhile."""
     max_ack_pending: int = 256
 
     @property

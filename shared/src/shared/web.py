@@ -22,6 +22,7 @@ from .errors import PermanentError, RetryLaterError
 from .telemetry import log
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_AFTER_UNDERSCORE = re.compile(r"_(\w)")
 _NAMED_FIELD = re.compile(r"field `(\w+)`")
 
 Check = Callable[[], Awaitable[str | None]]
@@ -89,13 +90,15 @@ def _on_invalid(_: HttpRequest, error: ValidationException) -> Response[bytes]:
 
 
 def _field_problem(found: dict[str, Any]) -> FieldProblem:
-    """Litestar names the body "data" where msgspec names the field only in its message."""
+    """Litestar names the body "data" where msgspec names the field only in its message, and a query parameter as the
+    route's argument is called.
+    """
     message = str(found.get("message", "is wrong"))
     key = str(found.get("key") or "data")
     if key == "data":
         named = _NAMED_FIELD.search(message)
         key = named.group(1) if named else "body"
-    return FieldProblem(key, message)
+    return FieldProblem(_AFTER_UNDERSCORE.sub(lambda found: found.group(1).upper(), key), message)
 
 
 def _on_http(_: HttpRequest, error: HTTPException) -> Response[bytes]:

@@ -19,7 +19,7 @@ from shared.amazon.errors import (
     NotConnectedError,
     QuotaExceededError,
 )
-from shared.amazon.spapi import SpApi
+from shared.amazon.spapi import SpApi, decode
 from shared.vault import Vault
 from tests.shared.amazon.conftest import Amazon, Odd, settings_of
 
@@ -191,3 +191,8 @@ async def test_an_application_without_credentials_asks_for_an_operator(amazon: A
 def test_credentials_do_not_print(amazon: Amazon) -> None:
     assert amazon.app.client_secret not in repr(amazon.app)
     assert amazon.app.client_secret not in repr([msgspec.structs.replace(amazon.app)])
+
+
+def test_a_nul_in_a_text_is_left_out_and_all_else_stays() -> None:
+    content = rb'{"a\u0000b": ["x\u0000", {"n": 1.5, "plain": "\u00e9"}], "none": null}'
+    assert decode(content, dict) == {"ab": ["x", {"n": 1.5, "plain": "é"}], "none": None}

@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 
 from shared.amazon import credentials, sellers
 from shared.amazon.credentials import TenantCredentials
+from shared.amazon.errors import AccessDeniedError, AppCredentialsError
 from shared.amazon.marketplaces import BY_COUNTRY, Marketplace
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
@@ -16,6 +17,7 @@ from shared.vault import Vault
 
 from . import queries
 from .domain import (
+    SELLER_ID,
     STATE_LIFE,
     Connection,
     ConsentRefusedError,
@@ -28,7 +30,10 @@ from .settings import OauthSettings
 
 _FATES = {
     queries.StateFate.UNKNOWN: "Invalid state: this page was not opened from a connection that was begun here.",
-    queries.StateFate.USED: "Invalid state: this link was used before; each one works once.",
+    queries.StateFate.USED: (
+        "Invalid state: this link was used before; each one works once."
+        " If it said then that your account is connected, nothing is left to do."
+    ),
     queries.StateFate.EXPIRED: "Invalid state: more than 15 minutes have passed since the connection was begun.",
 }
 
@@ -41,6 +46,11 @@ async def begin(
     """
     marketplace = BY_COUNTRY[country]
     app = await api.app()
+    if not app.application_id:  # the older paths in Vault have none; Amazon would answer the seller with MD1000
+        raise AppCredentialsError(
+            f"The application's credentials at secret/{settings.amazon_spapi_app_path} are incomplete: application_id"
+            " is missing."
+        )
     state = new_state()
     async with pool.acquire() as conn, conn.transaction():
         expires_at = await queries.insert_state(
@@ -80,6 +90,8 @@ async def complete(
     """
     if not code or not seller_id:
         raise ConsentRefusedError("Amazon sent no authorization: it was cancelled or refused there.")
+    if not SELLER_ID.fullmatch(seller_id):
+        raise ConsentRefusedError("What came back as the seller's id is none: the address was changed on its way.")
     owner = await queries.spend_state(pool, state_hash(state))
     if isinstance(owner, queries.StateFate):
         raise StateRefusedError(_FATES[owner])
@@ -114,8 +126,9 @@ async def _connect(
     await credentials.store_tenant(vault, owner.tenant_id, tenant)
     try:
         marketplace_ids = await sellers.marketplace_ids(api, app, tenant)
-    except RetryLaterError as error:
-        # The authorization is good all the same; the marketplace of the consent is certain.
+    except (RetryLaterError, AccessDeniedError) as error:
+        # The authorization is good all the same, also for an application without the role for the Sellers API; the
+        # marketplace of the consent is certain.
         log.warning("marketplaces_not_known", tenant_id=owner.tenant_id, reason=error.code)
         marketplace_ids = [marketplace.id]
     async with pool.acquire() as conn, conn.transaction():

@@ -1,6 +1,7 @@
 """Connections and the states of a consent."""
 
 import hashlib
+import re
 import secrets
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -10,6 +11,8 @@ from msgspec import Struct
 
 from shared.errors import PermanentError
 
+SELLER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""It comes in an address that anybody can change, and is stored, shown and told."""
 STATE_LIFE = timedelta(minutes=15)
 AUTHORIZATION_LIFE = timedelta(days=365)
 """Amazon ends a public application's authorization after a year ("Renew authorizations")."""

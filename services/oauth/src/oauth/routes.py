@@ -5,7 +5,8 @@ from typing import Annotated
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Struct
 
 from shared.amazon.errors import AppCredentialsError
@@ -55,11 +56,11 @@ class StatusAnswer(Struct, frozen=True, rename="camel"):
 @post("/api/v1/marketplaces/amazon/oauth/start", status_code=200, summary="Begin to connect an Amazon account")
 async def start(
     request: Request[Caller, None, State],
-    tenant_id: str,
-    pool: Pool,
-    api: SpApi,
-    settings: OauthSettings,
-    data: StartRequest | None = None,
+    tenant_id: NamedDependency[str],
+    pool: NamedDependency[Pool],
+    api: NamedDependency[SpApi],
+    settings: NamedDependency[OauthSettings],
+    data: JSONBody[StartRequest | None] = None,
 ) -> StartAnswer:
     country = (data.country if data else None) or settings.default_country
     if country not in BY_COUNTRY:
@@ -76,14 +77,14 @@ async def start(
     summary="Where Amazon sends the seller back to; a page for people",
 )
 async def callback(
-    pool: Pool,
-    outbox: Outbox,
-    api: SpApi,
-    vault: Vault,
-    settings: OauthSettings,
-    state_parameter: Annotated[str | None, Parameter(query="state", max_length=MAX_PARAMETER)] = None,
-    spapi_oauth_code: Annotated[str | None, Parameter(max_length=MAX_PARAMETER)] = None,
-    selling_partner_id: Annotated[str | None, Parameter(max_length=MAX_PARAMETER)] = None,
+    pool: NamedDependency[Pool],
+    outbox: NamedDependency[Outbox],
+    api: NamedDependency[SpApi],
+    vault: NamedDependency[Vault],
+    settings: NamedDependency[OauthSettings],
+    state_parameter: Annotated[str | None, QueryParameter(name="state", max_length=MAX_PARAMETER)] = None,
+    spapi_oauth_code: Annotated[str | None, QueryParameter(max_length=MAX_PARAMETER)] = None,
+    selling_partner_id: Annotated[str | None, QueryParameter(max_length=MAX_PARAMETER)] = None,
 ) -> Response[str]:
     try:
         connection = await consent.complete(
@@ -116,7 +117,7 @@ async def callback(
 
 
 @get("/api/v1/marketplaces/amazon/status", summary="Is a tenant's Amazon account connected, and if not, why")
-async def status(tenant_id: str, pool: Pool) -> StatusAnswer:
+async def status(tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> StatusAnswer:
     connection = await queries.get_connection(pool, tenant_id)
     if connection is None:
         return StatusAnswer(tenant_id, AMAZON, Status.NOT_CONNECTED)

@@ -312,8 +312,9 @@ def sla_status(
     if order_status in {OrderStatus.CANCELLED, OrderStatus.RETURNED}:
         return SlaStatus.OK
     has_shipped = order_status in {OrderStatus.SHIPPED, OrderStatus.DELIVERED}
-    has_arrived = order_status == OrderStatus.DELIVERED
-    # Amazon does not tell when a package arrived, so one that has arrived is not held against its deadline.
+    # Amazon does not tell when a package arrived, and nothing at all of one that it was not told of: neither is held
+    # against the deadline.
+    has_arrived = order_status == OrderStatus.DELIVERED or (has_shipped and shipped_at is None)
     met = [_deadline(ship_by, shipped_at, has_shipped, now), _deadline(deliver_by, None, has_arrived, now)]
     for worst in (SlaStatus.BREACHED, SlaStatus.AT_RISK):
         if worst in met:

@@ -23,6 +23,8 @@ _ORDER = (
     " clock_timestamp() AS now"
 )
 _UNFINISHED = "('REQUESTED', 'RUNNING', 'WAITING')"
+_STALE = "next_token_at <= clock_timestamp() - interval '23 hours'"
+"""A page token lives for 24 hours."""
 
 
 async def upsert_connection(conn: Conn, event: ConnectionConnected) -> bool:
@@ -198,11 +200,13 @@ def _stored(row: asyncpg.Record) -> StoredOrder:
 
 
 async def insert_job(conn: Conn, tenant_id: str, days: int) -> tuple[Job, bool]:
-    """The tenant's unfinished backfill, and whether it is a new one: there is one at a time."""
+    """The tenant's unfinished backfill, and whether it is a new one: there is one at a time. Its window ends three
+    minutes ago: Amazon refuses the last two, by a clock that is not ours.
+    """
     row = await conn.fetchrow(
         f"""
         INSERT INTO backfill_jobs (tenant_id, marketplace, days, window_from, window_to)
-        VALUES ($1, $2, $3, clock_timestamp() - make_interval(days => $3), clock_timestamp() - interval '2 minutes')
+        VALUES ($1, $2, $3, clock_timestamp() - make_interval(days => $3), clock_timestamp() - interval '3 minutes')
         ON CONFLICT (tenant_id, marketplace) WHERE state IN {_UNFINISHED} DO NOTHING RETURNING {_JOB}
         """,  # noqa: S608 - constants
         tenant_id,
@@ -230,17 +234,22 @@ async def get_job(pool: Pool, tenant_id: str, job_id: UUID) -> Job | None:
 
 
 async def claim_job(pool: Pool, lease: timedelta) -> Lease | None:
-    """The job that has been due longest, of whichever tenant, for the time of the lease."""
+    """The job that has been due longest, of whichever tenant, for the time of the lease. One whose page token is too
+    old for Amazon begins its window again, and its count with it.
+    """
     row = await pool.fetchrow(
         f"""
         UPDATE backfill_jobs SET state = 'RUNNING', lease_token = lease_token + 1,
-               leased_until = clock_timestamp() + $1
+               leased_until = clock_timestamp() + $1,
+               next_token = CASE WHEN {_STALE} THEN NULL ELSE next_token END,
+               orders_stored = CASE WHEN {_STALE} THEN 0 ELSE orders_stored END,
+               items_stored = CASE WHEN {_STALE} THEN 0 ELSE items_stored END,
+               pages = CASE WHEN {_STALE} THEN 0 ELSE pages END
          WHERE id = (SELECT id FROM backfill_jobs
                       WHERE state IN {_UNFINISHED} AND next_attempt_at <= clock_timestamp()
                         AND (leased_until IS NULL OR leased_until < clock_timestamp())
                       ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-        RETURNING {_JOB}, lease_token, attempts,
-                  CASE WHEN next_token_at > clock_timestamp() - interval '23 hours' THEN next_token END AS next_token
+        RETURNING {_JOB}, lease_token, attempts, next_token
         """,  # noqa: S608 - constants
         lease,
     )

@@ -4,13 +4,13 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from shared.cursor import decode_cursor, encode_cursor
 from shared.db import Pool
-from shared.events import ExternalOrderId
 from shared.outbox import Outbox
 from shared.web import json_response
 
@@ -35,11 +35,13 @@ class BackfillRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 @get("/api/v1/orders", responses={200: ResponseSpec(OrdersAnswer)}, summary="A tenant's orders, the newest first")
 async def list_orders(
-    tenant_id: str,
-    pool: Pool,
-    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE)] = 50,
-    cursor: str | None = None,
-    external_order_id: Annotated[ExternalOrderId | None, Parameter(query="externalOrderId")] = None,
+    tenant_id: NamedDependency[str],
+    pool: NamedDependency[Pool],
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+    cursor: FromQuery[str | None] = None,
+    external_order_id: Annotated[
+        str | None, QueryParameter(name="externalOrderId", pattern=r"^[A-Za-z0-9-]{1,64}$", max_length=64)
+    ] = None,
 ) -> Response[bytes]:
     orders = await queries.list_orders(
         pool,
@@ -58,7 +60,9 @@ async def list_orders(
     responses={200: ResponseSpec(OrderAnswer)},
     summary="One order with its items",
 )
-async def get_order(order_id: UUID, tenant_id: str, pool: Pool) -> Response[bytes]:
+async def get_order(
+    order_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]
+) -> Response[bytes]:
     found = await queries.get_order(pool, tenant_id, order_id)
     if found is None:
         raise OrderNotFoundError("There is no such order.")
@@ -68,7 +72,12 @@ async def get_order(order_id: UUID, tenant_id: str, pool: Pool) -> Response[byte
 
 
 @post("/api/v1/orders/backfill", status_code=202, summary="Fetch past orders; names the backfill that runs already")
-async def start_backfill(data: BackfillRequest, tenant_id: str, pool: Pool, outbox: Outbox) -> Job:
+async def start_backfill(
+    data: JSONBody[BackfillRequest],
+    tenant_id: NamedDependency[str],
+    pool: NamedDependency[Pool],
+    outbox: NamedDependency[Outbox],
+) -> Job:
     if await queries.get_connection(pool, tenant_id) is None:
         raise TenantNotConnectedError("The tenant has no connected Amazon account: connect it first.")
     async with pool.acquire() as conn, conn.transaction():
@@ -77,7 +86,7 @@ async def start_backfill(data: BackfillRequest, tenant_id: str, pool: Pool, outb
 
 
 @get("/api/v1/orders/backfills/{job_id:uuid}", summary="How far a backfill is")
-async def get_backfill(job_id: UUID, tenant_id: str, pool: Pool) -> Job:
+async def get_backfill(job_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> Job:
     job = await queries.get_job(pool, tenant_id, job_id)
     if job is None:
         raise BackfillNotFoundError("There is no such backfill.")

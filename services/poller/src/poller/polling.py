@@ -30,28 +30,35 @@ async def run(pool: Pool, outbox: Outbox, source: Source) -> None:
 
 
 async def poll_due(pool: Pool, outbox: Outbox, source: Source) -> int:
-    """Poll a round of what is due now; how many that were."""
+    """Poll a round of what is due now; how many that were. What nobody expected rises when the round is over."""
     leases = await queries.claim_due(pool, AT_ONCE, LEASE)
-    await asyncio.gather(*(_poll_or_note(pool, outbox, source, lease) for lease in leases))
+    polls = await asyncio.gather(
+        *(_poll_or_note(pool, outbox, source, lease) for lease in leases), return_exceptions=True
+    )
+    for poll in polls:
+        if isinstance(poll, BaseException) and not isinstance(poll, (PermanentError, RetryLaterError)):
+            raise poll
     return len(leases)
 
 
 async def poll_now(pool: Pool, outbox: Outbox, source: Source, tenant_id: str) -> Polled:
-    """Poll one tenant at once. NotScheduledError or PollRunningError."""
+    """Poll one tenant at once. NotScheduledError, PollRunningError, or what the source raises."""
     lease = await queries.claim_schedule(pool, tenant_id, LEASE)
     if lease is not None:
-        return await _poll(pool, outbox, source, lease)
+        return await _poll_or_note(pool, outbox, source, lease)
     if await queries.list_schedules(pool, tenant_id):
         raise PollRunningError("The tenant is being polled at this moment.", delay_seconds=2)
     raise NotScheduledError("The tenant is not polled: its Amazon account has to be connected first.")
 
 
-async def _poll_or_note(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> None:
+async def _poll_or_note(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Polled:
+    """An error that has a name is noted with the schedule, which is given back, and rises."""
     try:
-        await _poll(pool, outbox, source, lease)
+        return await _poll(pool, outbox, source, lease)
     except (PermanentError, RetryLaterError) as error:
         log.warning("poll_failed", tenant_id=lease.tenant_id, code=error.code, error=str(error))
         await queries.fail_poll(pool, lease, str(error))
+        raise
 
 
 async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Polled:

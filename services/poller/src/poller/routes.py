@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
 from shared.cursor import decode_cursor, encode_cursor
@@ -33,11 +34,11 @@ class StatusAnswer(Struct, frozen=True, rename="camel"):
 
 @get("/api/v1/tickets", summary="A tenant's tickets, the latest first")
 async def list_tickets(
-    tenant_id: str,
-    pool: Pool,
-    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE)] = 50,
-    cursor: str | None = None,
-    status: Literal["OPEN", "CLOSED"] | None = None,
+    tenant_id: NamedDependency[str],
+    pool: NamedDependency[Pool],
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+    cursor: FromQuery[str | None] = None,
+    status: FromQuery[Literal["OPEN", "CLOSED"] | None] = None,
 ) -> TicketsAnswer:
     tickets = await queries.list_tickets(
         pool, tenant_id, limit=limit + 1, before=decode_cursor(cursor) if cursor else None, status=status
@@ -48,7 +49,9 @@ async def list_tickets(
 
 
 @get("/api/v1/tickets/{ticket_id:uuid}", summary="One ticket with its messages")
-async def get_ticket(ticket_id: UUID, tenant_id: str, pool: Pool) -> TicketAnswer:
+async def get_ticket(
+    ticket_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]
+) -> TicketAnswer:
     found = await queries.get_ticket(pool, tenant_id, ticket_id)
     if found is None:
         raise TicketNotFoundError("There is no such ticket.")
@@ -57,12 +60,17 @@ async def get_ticket(ticket_id: UUID, tenant_id: str, pool: Pool) -> TicketAnswe
 
 
 @get("/api/v1/poller/status", summary="How a tenant is polled")
-async def poller_status(tenant_id: str, pool: Pool) -> StatusAnswer:
+async def poller_status(tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> StatusAnswer:
     return StatusAnswer(tenant_id, await queries.list_schedules(pool, tenant_id))
 
 
 @post("/api/v1/poller/run", status_code=200, summary="Poll a tenant now")
-async def run_poll(tenant_id: str, pool: Pool, outbox: Outbox, source: polling.Source) -> Polled:
+async def run_poll(
+    tenant_id: NamedDependency[str],
+    pool: NamedDependency[Pool],
+    outbox: NamedDependency[Outbox],
+    source: NamedDependency[polling.Source],
+) -> Polled:
     return await polling.poll_now(pool, outbox, source, tenant_id)
 
 

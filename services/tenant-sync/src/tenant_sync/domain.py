@@ -14,7 +14,8 @@ from shared.errors import NotFoundError, RetryLaterError
 TOKEN_LENGTH = 6
 TOKEN_ALPHABET = string.ascii_lowercase + string.digits
 
-Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="Two capital letters, as FR")]
+Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", max_length=2, description="Two capital letters, as FR")]
+"""The length too: to Python's regular expressions a line break after the end still matches."""
 
 
 class TenantNotInProductError(NotFoundError):

@@ -11,7 +11,9 @@ from .domain import Address, Change, Connection, ProductTenant, Tenant, copied
 
 
 async def upsert_tenants(conn: Conn, tenants: Sequence[ProductTenant]) -> dict[str, Change]:
-    """What happened to each; a copy that the product has changed since never overwrites a newer one."""
+    """What happened to each; a copy that the product has changed since never overwrites a newer one. The time of a
+    newer copy is kept even when it says the same, or a copy from between two changes would pass for the newest.
+    """
     copies = [copied(tenant) for tenant in tenants]
     rows = await conn.fetch(
         """
@@ -20,9 +22,11 @@ async def upsert_tenants(conn: Conn, tenants: Sequence[ProductTenant]) -> dict[s
         ON CONFLICT (id) DO UPDATE
            SET name = excluded.name, plan = excluded.plan, status = excluded.status,
                product_updated_at = excluded.product_updated_at, updated_at = clock_timestamp()
-         WHERE (t.name, t.plan, t.status) IS DISTINCT FROM (excluded.name, excluded.plan, excluded.status)
-           AND t.product_updated_at <= excluded.product_updated_at
-        RETURNING new.id, old.id IS NULL AS created
+         WHERE t.product_updated_at < excluded.product_updated_at
+            OR (t.product_updated_at = excluded.product_updated_at
+                AND (t.name, t.plan, t.status) IS DISTINCT FROM (excluded.name, excluded.plan, excluded.status))
+        RETURNING new.id, old.id IS NULL AS created,
+                  (old.name, old.plan, old.status) IS DISTINCT FROM (new.name, new.plan, new.status) AS differs
         """,
         [tenant.id for tenant in copies],
         [tenant.name for tenant in copies],
@@ -30,7 +34,7 @@ async def upsert_tenants(conn: Conn, tenants: Sequence[ProductTenant]) -> dict[s
         [tenant.status for tenant in copies],
         [tenant.updated_at for tenant in tenants],
     )
-    changed = {row["id"]: Change.CREATED if row["created"] else Change.UPDATED for row in rows}
+    changed = {row["id"]: Change.CREATED if row["created"] else Change.UPDATED for row in rows if row["differs"]}
     return {tenant.id: changed.get(tenant.id, Change.SKIPPED) for tenant in tenants}
 
 

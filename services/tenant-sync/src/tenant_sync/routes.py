@@ -1,9 +1,17 @@
 """HTTP in, with the shapes that the product app already uses."""
 
+from typing import Any
+
 from litestar import get, post
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
+from shared.auth import INTERNAL
 from shared.db import Pool
+from shared.errors import UnauthorizedError
 from shared.events import TenantId
 from shared.outbox import Outbox
 
@@ -48,9 +56,21 @@ class StatusAnswer(Struct, frozen=True, rename="camel"):
     marketplace_connections: list[Connection]
 
 
-@post("/api/v1/tenants/sync", status_code=200, summary="Bring one tenant in line with the product")
+def internal_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Everything here reaches over all tenants: a person's token opens nothing, even where JWT_SECRET is set."""
+    if connection.user.role != INTERNAL:
+        raise UnauthorizedError("A token does not open this service: send an X-Internal-Key.")
+
+
+@post(
+    "/api/v1/tenants/sync", guards=[internal_only], status_code=200, summary="Bring one tenant in line with the product"
+)
 async def sync_tenant(
-    data: SyncRequest, pool: Pool, product_pool: Pool, outbox: Outbox, settings: TenantSyncSettings
+    data: JSONBody[SyncRequest],
+    pool: NamedDependency[Pool],
+    product_pool: NamedDependency[Pool],
+    outbox: NamedDependency[Outbox],
+    settings: NamedDependency[TenantSyncSettings],
 ) -> SyncAnswer:
     tenant = await _of_product(product_pool, data.tenant_id)
     country = (data.country or settings.default_country) if data.create_inbound_address else None
@@ -59,15 +79,24 @@ async def sync_tenant(
     return SyncAnswer(success=True, tenant=ours, inbound_address=address)
 
 
-@post("/api/v1/tenants/sync-all", status_code=200, summary="Bring every tenant in line with the product")
-async def sync_all_tenants(pool: Pool, product_pool: Pool, outbox: Outbox) -> SyncAllAnswer:
+@post(
+    "/api/v1/tenants/sync-all",
+    guards=[internal_only],
+    status_code=200,
+    summary="Bring every tenant in line with the product",
+)
+async def sync_all_tenants(
+    pool: NamedDependency[Pool], product_pool: NamedDependency[Pool], outbox: NamedDependency[Outbox]
+) -> SyncAllAnswer:
     results = await sync.sync_all(product_pool, pool, outbox)
     total = sum(map(len, (results.created, results.updated, results.skipped, results.errors)))
     return SyncAllAnswer(success=not results.errors, total=total, results=results)
 
 
-@get("/api/v1/tenants/status/{asked_id:str}", summary="A tenant in both databases")
-async def tenant_status(asked_id: str, pool: Pool, product_pool: Pool) -> StatusAnswer:
+@get("/api/v1/tenants/status/{asked_id:str}", guards=[internal_only], summary="A tenant in both databases")
+async def tenant_status(
+    asked_id: FromPath[str], pool: NamedDependency[Pool], product_pool: NamedDependency[Pool]
+) -> StatusAnswer:
     tenant = await _of_product(product_pool, asked_id)
     ours = await queries.get_tenant(pool, tenant.id)
     return StatusAnswer(

@@ -6,7 +6,7 @@ import asyncio
 import platform
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -90,7 +90,7 @@ class SpApi:
         if not answer.is_success:
             raise _error_of(operation, answer)
         try:
-            return msgspec.json.decode(answer.content, type=type_)
+            return decode(answer.content, type_)
         except msgspec.MsgspecError as error:
             raise BadRequestError(f"{_told(operation, answer)}, which is not as the model says: {error}.") from error
 
@@ -104,6 +104,23 @@ class SpApi:
             )
         except httpx.HTTPError as error:
             raise AmazonUnavailableError(f"Amazon did not answer ({type(error).__name__}).") from error
+
+
+def decode(content: bytes, type_: type[T]) -> T:
+    """An answer as its struct; a NUL in a text, which PostgreSQL cannot hold, is left out. msgspec.MsgspecError."""
+    if b"\\u0000" not in content:
+        return msgspec.json.decode(content, type=type_)
+    return msgspec.convert(_without_nul(msgspec.json.decode(content)), type_)
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, list):
+        return [_without_nul(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(each) for key, each in value.items()}
+    return value
 
 
 def _errors(answer: httpx.Response) -> list[_Error]:

@@ -1,0 +1,87 @@
+"""The Amazon application's credentials, brought into OpenBao with the operator's role. The local stack calls it;
+under compose it is a job: python -m devstack.credentials
+"""
+
+import asyncio
+import ssl
+import sys
+import time
+
+import httpx
+
+from shared.settings import Environment, Secret, SettingsError, load
+
+from .errors import StackError
+
+APP_PATH = "/v1/secret/data/keybuzz/amazon_spapi/app"
+VAULT_SECONDS = 10.0
+
+
+class Credentials(Environment, frozen=True, kw_only=True):
+    """What to bring, and where to."""
+
+    vault_addr: str
+    vault_cacert: str
+    vault_role_id: str
+    vault_secret_id: Secret
+    amazon_client_id: str
+    amazon_client_secret: Secret
+    amazon_application_id: str
+    amazon_redirect_uri: str
+    amazon_region: str = "eu"
+
+
+async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
+    """Make them what they should be; no new version when they are that already."""
+    wanted = {
+        "client_id": credentials.amazon_client_id,
+        "client_secret": credentials.amazon_client_secret.reveal(),
+        "application_id": credentials.amazon_application_id,
+        "redirect_uri": credentials.amazon_redirect_uri,
+        "region": credentials.amazon_region,
+    }
+    addr = credentials.vault_addr
+    login = await _vault(
+        client,
+        "POST",
+        addr + "/v1/auth/approle/login",
+        json={"role_id": credentials.vault_role_id, "secret_id": credentials.vault_secret_id.reveal()},
+    )
+    token = {"X-Vault-Token": login.json()["auth"]["client_token"]}
+    held = await _vault(client, "GET", addr + APP_PATH, headers=token)
+    if held.status_code == httpx.codes.NOT_FOUND or held.json()["data"]["data"] != wanted:
+        await _vault(client, "POST", addr + APP_PATH, headers=token, json={"data": wanted})
+    await _vault(client, "POST", addr + "/v1/auth/token/revoke-self", headers=token)
+
+
+async def _vault(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    json: object = None,
+) -> httpx.Response:
+    """Ask again while the server, just started, still sets up its engines; 404 is an answer."""
+    deadline = time.monotonic() + VAULT_SECONDS
+    while True:
+        response = await client.request(method, url, headers=headers, json=json)
+        if response.is_success or response.status_code == httpx.codes.NOT_FOUND:
+            return response
+        if time.monotonic() > deadline:
+            raise StackError(f"OpenBao refused {method} {url} with {response.status_code}: {response.text[:300]}")
+        await asyncio.sleep(0.1)
+
+
+async def _main() -> None:
+    credentials = load(Credentials)
+    context = ssl.create_default_context(cafile=credentials.vault_cacert)
+    async with httpx.AsyncClient(verify=context, trust_env=False, timeout=5) as client:
+        await bring(client, credentials)
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(_main())
+    except (SettingsError, StackError, httpx.HTTPError) as error:
+        sys.exit(f"The application's credentials are not in OpenBao. {type(error).__name__}: {error}")

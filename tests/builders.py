@@ -1,0 +1,150 @@
+"""What the tests of several services share: settings on the stack, a service's HTTP with real pools, the seller and
+the operator at Amazon's sandbox, and events.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlencode, urlsplit
+from uuid import uuid4
+
+import httpx
+import jwt
+from litestar.types import ControllerRouterHandler
+
+from devstack.sandbox.client import approve
+from devstack.services import environment
+from devstack.stack import Stack
+from shared.amazon.credentials import TenantCredentials, read_app, store_tenant
+from shared.amazon.spapi import SpApi
+from shared.auth import Keys
+from shared.events import ConnectionConnected
+from shared.settings import AmazonSettings, Settings, load
+from shared.vault import Vault
+from shared.web import create_app
+
+S = TypeVar("S", bound=Settings)
+APP_PATH = "keybuzz/amazon_spapi/app"
+
+
+def new_id(prefix: str = "kbz") -> str:
+    """A tenant or seller of one test alone, for what tests share: Vault and the sandbox."""
+    return f"{prefix}-{uuid4().hex[:12]}"
+
+
+def connected(**changes: object) -> ConnectionConnected:
+    now = datetime.now(UTC)
+    fields: dict[str, object] = {
+        "tenant_id": "kbz-001",
+        "marketplace": "AMAZON",
+        "connection_id": uuid4(),
+        "seller_id": "A12BCIS2R7HD4D",
+        "marketplace_ids": ["A13V1IB3VIYZZH"],
+        "region": "eu",
+        "app_source": "external_test",
+        "connected_at": now,
+        "reauthorize_by": now + timedelta(days=365),
+    }
+    return ConnectionConnected(**(fields | changes))  # type: ignore[arg-type] # fields by name
+
+
+def settings_of(cls: type[S], stack: Stack, service: str, **changes: str) -> S:
+    """What the service reads when the stack runs it, but for some variables; an empty one is not set."""
+    return load(cls, environment(service, stack.endpoints, stack._ports) | changes)
+
+
+def internal(stack: Stack, tenant_id: str | None = None) -> dict[str, str]:
+    """The headers of the product's server."""
+    return {"X-Internal-Key": stack.endpoints.tokens.internal_key} | ({"X-Tenant-Id": tenant_id} if tenant_id else {})
+
+
+def agent(stack: Stack, tenant_id: str, role: str = "agent") -> dict[str, str]:
+    """The headers of a person of the tenant, signed in at the product."""
+    claims = {"sub": "agent-1", "role": role, "tenantId": tenant_id, "exp": datetime.now(UTC) + timedelta(hours=1)}
+    return {"Authorization": f"Bearer {jwt.encode(claims, stack.endpoints.tokens.jwt_secret, algorithm='HS256')}"}
+
+
+@asynccontextmanager
+async def serving(
+    service: str, routes: Sequence[ControllerRouterHandler], settings: Settings, dependencies: Mapping[str, Any]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The service's HTTP as it is served, without a socket."""
+    app = create_app(
+        service, routes, keys=Keys.of(settings), dependencies=dependencies, checks={}, asyncapi={"asyncapi": "3.0.0"}
+    )
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type] # the same protocol, typed more closely
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{service}") as client:
+        yield client
+
+
+class Amazon:
+    """The stack's sandbox, as the seller in the browser and as the one who controls it."""
+
+    def __init__(self, stack: Stack, http: httpx.AsyncClient) -> None:
+        self.stack = stack
+        self.http = http
+        self.url = stack.endpoints.amazon.url
+
+    async def control(self, method: str, path: str, body: object = None) -> Any:
+        answer = await self.http.request(method, f"{self.url}/sandbox/{path}", json=body)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    async def seller(self, orders: int = 3, **spec: object) -> str:
+        seller_id = new_id("ATEST")
+        await self.control("PUT", f"sellers/{seller_id}", {"orders": orders, **spec})
+        return seller_id
+
+    async def orders_of(self, seller_id: str) -> list[dict[str, Any]]:
+        """What the seller has in truth, oldest first."""
+        found: list[dict[str, Any]] = (await self.control("GET", f"sellers/{seller_id}/orders?limit=1000"))["orders"]
+        return found
+
+    async def fail(self, operation: str, status: int, seller_id: str, times: int = 1) -> None:
+        fault = {"operation": operation, "status": status, "sellerId": seller_id, "times": times}
+        await self.control("POST", "faults", fault)
+
+    async def calls(self, operation: str, seller_id: str) -> dict[str, int]:
+        """How many calls were answered with which status."""
+        counted: dict[str, int] = (await self.control("GET", "calls")).get(operation, {}).get(seller_id, {})
+        return counted
+
+    async def all_calls(self) -> Any:
+        return await self.control("GET", "calls")
+
+    async def approve(self, auth_url: str, seller_id: str) -> str:
+        """What the seller's browser is sent to after the consent."""
+        return await approve(self.http, auth_url, seller_id)
+
+    async def authorize(self, api: SpApi, vault: Vault, tenant_id: str, seller_id: str) -> None:
+        """Leave a tenant with what oauth leaves it with: the seller's refresh token in Vault. The vault has to be
+        one that may write.
+        """
+        app = await read_app(vault, APP_PATH)
+        query = {"application_id": app.application_id, "state": "s", "redirect_uri": app.redirect_uri}
+        location = await self.approve(f"{self.url}/apps/authorize/consent?{urlencode(query)}", seller_id)
+        tokens = await api.lwa.exchange(app, parse_qs(urlsplit(location).query)["spapi_oauth_code"][0])
+        await store_tenant(
+            vault,
+            tenant_id,
+            TenantCredentials(
+                refresh_token=str(tokens.refresh_token),
+                seller_id=seller_id,
+                marketplace_id="A13V1IB3VIYZZH",
+                region="eu",
+                created_at=datetime.now(UTC),
+            ),
+        )
+
+
+def oauth_vault(stack: Stack) -> Vault:
+    """The one role that writes tenants' credentials."""
+    return Vault(settings_of(AmazonSettings, stack, "oauth"))
+
+
+def operator_vault(stack: Stack) -> Vault:
+    """The role that brings in the application's credentials."""
+    role = stack.endpoints.vault.roles["operator"]
+    settings = settings_of(AmazonSettings, stack, "oauth", VAULT_ROLE_ID=role.role_id, VAULT_SECRET_ID=role.secret_id)
+    return Vault(settings)

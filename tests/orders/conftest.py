@@ -1,0 +1,62 @@
+"""orders as it runs: its database role, its own Vault role, and Amazon's sandbox behind it."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from devstack.stack import Stack
+from orders.settings import OrdersSettings
+from shared.amazon.spapi import SpApi
+from shared.db import Pool
+from shared.vault import Vault
+from tests.builders import Amazon, new_id, oauth_vault, settings_of
+from tests.conftest import OpenPool
+
+
+@pytest.fixture
+async def pool(pool_of: OpenPool) -> Pool:
+    return await pool_of("orders")
+
+
+@pytest.fixture
+def settings(stack: Stack) -> OrdersSettings:
+    return settings_of(OrdersSettings, stack, "orders")
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+def amazon(stack: Stack, network: httpx.AsyncClient) -> Amazon:
+    return Amazon(stack, network)
+
+
+@pytest.fixture
+def api(settings: OrdersSettings, network: httpx.AsyncClient) -> SpApi:
+    return SpApi(settings, Vault(settings), network)
+
+
+class Seller:
+    """A tenant with a connected account of this test alone."""
+
+    def __init__(self, amazon: Amazon, api: SpApi) -> None:
+        self.amazon, self.api = amazon, api
+        self.tenant_id = new_id()
+        self.seller_id = ""
+
+    async def with_orders(self, orders: int, **spec: object) -> "Seller":
+        return await self.who_is(await self.amazon.seller(orders, **spec))
+
+    async def who_is(self, seller_id: str) -> "Seller":
+        self.seller_id = seller_id
+        await self.amazon.authorize(self.api, oauth_vault(self.amazon.stack), self.tenant_id, seller_id)
+        return self
+
+
+@pytest.fixture
+def seller(amazon: Amazon, api: SpApi) -> Seller:
+    return Seller(amazon, api)

@@ -1,0 +1,262 @@
+"""Amazon's orders as ours: every status, every gap, every amount."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orders.domain import SlaStatus, from_amazon, is_known_status, order_ref, sla_status
+from shared.amazon import orders as amazon
+
+NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def of_amazon(**sections: Any) -> amazon.Order:
+    """As it is read from the answer of the model; the sections are JSON."""
+    order = {
+        "orderId": "407-8949262-6149120",
+        "createdTime": "2026-01-02T03:04:05Z",
+        "lastUpdatedTime": "2026-01-03T03:04:05Z",
+        "salesChannel": {"channelName": "AMAZON", "marketplaceId": "A13V1IB3VIYZZH"},
+        "orderItems": [{"orderItemId": "1", "quantityOrdered": 1, "product": {}}],
+    }
+    return msgspec.convert(order | sections, amazon.Order, strict=False)
+
+
+def package(status: str | None, detail: str | None = None, **fields: Any) -> dict[str, Any]:
+    described = {"packageStatus": {"status": status} | ({"detailedStatus": detail} if detail else {})} if status else {}
+    return {"packageReferenceId": "1"} | described | fields
+
+
+def fulfilled(status: str) -> dict[str, Any]:
+    return {"fulfillmentStatus": status}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "delivery"),
+    [
+        ("PENDING_AVAILABILITY", "PENDING", "PREPARING"),
+        ("PENDING", "PENDING", "PREPARING"),
+        ("UNSHIPPED", "CONFIRMED", "PREPARING"),
+        ("PARTIALLY_SHIPPED", "SHIPPED", "SHIPPED"),
+        ("SHIPPED", "SHIPPED", "SHIPPED"),
+        ("CANCELLED", "CANCELLED", "PREPARING"),
+        ("UNFULFILLABLE", "CANCELLED", "PREPARING"),
+        ("INVOICE_UNCONFIRMED", "CONFIRMED", "PREPARING"),
+    ],
+)
+def test_every_status_of_the_model_has_one_of_ours(theirs: str, ours: str, delivery: str) -> None:
+    order = from_amazon(of_amazon(fulfillment=fulfilled(theirs)))
+    assert (order.order_status, order.delivery_status, order.external_status) == (ours, delivery, theirs)
+    assert is_known_status(theirs)
+
+
+def test_an_unknown_status_reads_pending_and_is_kept_as_it_came() -> None:
+    order = from_amazon(of_amazon(fulfillment=fulfilled("TELEPORTED")))
+    assert (order.order_status, order.external_status) == ("PENDING", "TELEPORTED")
+    assert not is_known_status("TELEPORTED")
+
+
+def test_an_order_without_a_status_reads_pending() -> None:
+    order = from_amazon(of_amazon())
+    assert (order.order_status, order.external_status, order.delivery_status) == ("PENDING", "UNKNOWN", "PREPARING")
+
+
+@pytest.mark.parametrize(
+    ("packages", "order_status", "delivery"),
+    [
+        ([package("PENDING")], "SHIPPED", "PREPARING"),
+        ([package("SHIPPED")], "SHIPPED", "SHIPPED"),
+        ([package("IN_TRANSIT")], "SHIPPED", "IN_TRANSIT"),
+        ([package("IN_TRANSIT", "OUT_FOR_DELIVERY")], "SHIPPED", "OUT_FOR_DELIVERY"),
+        ([package("IN_TRANSIT", "LOST")], "SHIPPED", "LOST"),
+        ([package("IN_TRANSIT", "PICKED_UP")], "SHIPPED", "IN_TRANSIT"),
+        ([package("DELIVERED", "DELIVERED")], "DELIVERED", "DELIVERED"),
+        ([package("UNDELIVERABLE")], "SHIPPED", "LOST"),
+        ([package("SOMETHING_NEW")], "SHIPPED", "PREPARING"),
+        ([package(None)], "SHIPPED", "PREPARING"),
+        ([package(None, shipTime="2026-01-03T00:00:00Z")], "SHIPPED", "SHIPPED"),
+        # Several: the order is as far as its least advanced package, and a cancelled one does not count.
+        ([package("DELIVERED"), package("IN_TRANSIT")], "SHIPPED", "IN_TRANSIT"),
+        ([package("DELIVERED"), package("DELIVERED")], "DELIVERED", "DELIVERED"),
+        ([package("DELIVERED"), package("CANCELLED")], "DELIVERED", "DELIVERED"),
+        ([package("DELIVERED"), package("UNDELIVERABLE")], "SHIPPED", "LOST"),
+        ([package("CANCELLED")], "SHIPPED", "SHIPPED"),
+    ],
+)
+def test_the_delivery_is_what_the_packages_say(
+    packages: list[dict[str, Any]], order_status: str, delivery: str
+) -> None:
+    order = from_amazon(of_amazon(fulfillment=fulfilled("SHIPPED"), packages=packages))
+    assert (order.order_status, order.delivery_status) == (order_status, delivery)
+    assert (order.delivered_at is not None) == (delivery == "DELIVERED")
+
+
+def test_a_partly_shipped_order_is_not_delivered_when_its_first_package_is() -> None:
+    order = from_amazon(of_amazon(fulfillment=fulfilled("PARTIALLY_SHIPPED"), packages=[package("DELIVERED")]))
+    assert order.order_status == "SHIPPED"
+
+
+def test_carrier_and_tracking_number_come_from_one_package_that_is_on_its_way() -> None:
+    order = from_amazon(
+        of_amazon(
+            fulfillment=fulfilled("SHIPPED"),
+            packages=[
+                package("CANCELLED", carrier="Gone", trackingNumber="0", shipTime="2026-01-01T00:00:00Z"),
+                package("PENDING", carrier="UPS"),
+                package("SHIPPED", carrier="DPD", trackingNumber="42", shipTime="2026-01-04T00:00:00Z"),
+                package("SHIPPED", carrier="DHL", trackingNumber="43", shipTime="2026-01-03T00:00:00Z"),
+            ],
+        )
+    )
+    assert (order.carrier, order.tracking_code) == ("DPD", "42")
+    assert order.shipped_at == datetime(2026, 1, 3, tzinfo=UTC)
+
+
+def test_an_order_with_nothing_but_what_the_model_requires_is_an_order() -> None:
+    order = from_amazon(of_amazon())
+    absent = ["customer_name", "customer_email", "currency", "total_amount", "carrier", "tracking_code"]
+    absent += ["shipping_address", "ship_by", "deliver_by", "shipped_at", "delivered_at"]
+    assert {name: getattr(order, name) for name in absent} == dict.fromkeys(absent)
+    [item] = order.items
+    assert (item.sku, item.asin, item.title, item.unit_price, item.currency) == (None,) * 5
+
+
+def test_sections_without_their_fields_are_as_good_as_absent() -> None:
+    order = from_amazon(of_amazon(buyer={}, recipient={}, proceeds={}, packages=[]))
+    assert (order.customer_name, order.shipping_address, order.total_amount) == (None, None, None)
+
+
+def test_a_cancelled_order_with_quantity_zero_is_an_order() -> None:
+    item = {"orderItemId": "1", "quantityOrdered": 0, "product": {"sellerSku": "SKU"}}
+    order = from_amazon(of_amazon(fulfillment=fulfilled("CANCELLED"), orderItems=[item]))
+    assert order.order_status == "CANCELLED"
+    assert [(each.sku, each.quantity, each.unit_price) for each in order.items] == [("SKU", 0, None)]
+
+
+def test_yen_have_no_decimals_and_get_none() -> None:
+    order = from_amazon(of_amazon(proceeds={"grandTotal": {"amount": "19940", "currencyCode": "JPY"}}))
+    assert (str(order.total_amount), order.currency) == ("19940", "JPY")
+
+
+def test_without_a_total_the_currency_is_that_of_the_items() -> None:
+    price = {"price": {"unitPrice": {"amount": "5.00", "currencyCode": "EUR"}}}
+    order = from_amazon(of_amazon(orderItems=[{"orderItemId": "1", "quantityOrdered": 1, "product": price}]))
+    assert (order.currency, order.total_amount) == ("EUR", None)
+
+
+def test_the_deadlines_are_the_ends_of_amazons_windows() -> None:
+    ship, deliver = "2026-01-05T22:59:59Z", "2026-01-09T22:59:59Z"
+    windows = {"shipByWindow": {"latestDateTime": ship}, "deliverByWindow": {"latestDateTime": deliver}}
+    order = from_amazon(of_amazon(fulfillment=fulfilled("UNSHIPPED") | windows))
+    assert (order.ship_by, order.deliver_by) == (datetime.fromisoformat(ship), datetime.fromisoformat(deliver))
+
+
+@pytest.mark.parametrize(("order_id", "ref"), [("407-8949262-6149120", "#149120"), ("171-3125066-7920325", "#920325")])
+def test_the_reference_is_the_last_six_digits(order_id: str, ref: str) -> None:
+    assert order_ref(order_id) == ref
+    assert from_amazon(of_amazon(orderId=order_id)).order_ref == ref
+
+
+@pytest.mark.parametrize(
+    ("status", "ship_by", "deliver_by", "shipped_at", "sla"),
+    [
+        ("PENDING", None, None, None, "OK"),
+        ("CONFIRMED", 48, 96, None, "OK"),
+        ("CONFIRMED", 23, 96, None, "AT_RISK"),
+        ("CONFIRMED", -1, 96, None, "BREACHED"),
+        ("CONFIRMED", 48, 12, None, "AT_RISK"),
+        ("SHIPPED", -24, 48, -30, "OK"),
+        ("SHIPPED", -24, 48, -10, "BREACHED"),  # shipped, but late
+        ("SHIPPED", -24, 48, None, "OK"),
+        ("SHIPPED", -24, 12, -30, "AT_RISK"),
+        ("SHIPPED", -24, -1, -30, "BREACHED"),
+        ("SHIPPED", -24, -1, None, "OK"),  # no package that could tell
+        ("DELIVERED", -24, -1, -30, "OK"),
+        ("DELIVERED", -24, -1, -10, "BREACHED"),
+        ("CANCELLED", -24, -1, None, "OK"),
+        ("RETURNED", -24, -1, -10, "OK"),
+    ],
+)
+def test_what_a_deadline_means(
+    status: str, ship_by: int | None, deliver_by: int | None, shipped_at: int | None, sla: str
+) -> None:
+    def at(hours: int | None) -> datetime | None:
+        return None if hours is None else NOW + hours * HOUR
+
+    assert sla_status(status, at(ship_by), at(deliver_by), at(shipped_at), NOW) is SlaStatus(sla)
+
+
+TEXT = st.text(max_size=20)
+AMOUNTS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12, places=None)
+MONEY = st.fixed_dictionaries({"amount": AMOUNTS.map(str), "currencyCode": st.sampled_from(["EUR", "JPY", "BHD"])})
+TIMES = st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1)).map(  # noqa: DTZ001 - UTC by its Z
+    lambda moment: moment.isoformat() + "Z"
+)
+WINDOW = st.fixed_dictionaries({}, optional={"earliestDateTime": TIMES, "latestDateTime": TIMES})
+STATUSES = st.sampled_from(["PENDING", "UNSHIPPED", "PARTIALLY_SHIPPED", "SHIPPED", "CANCELLED", "NEW_ONE"]) | TEXT
+PACKAGES = st.fixed_dictionaries(
+    {"packageReferenceId": TEXT},
+    optional={
+        "packageStatus": st.fixed_dictionaries(
+            {"status": st.sampled_from(["PENDING", "IN_TRANSIT", "SHIPPED", "DELIVERED", "CANCELLED", "?"])},
+            optional={"detailedStatus": st.sampled_from(["OUT_FOR_DELIVERY", "LOST", "DELAYED", "DAMAGED"])},
+        ),
+        "carrier": TEXT,
+        "trackingNumber": TEXT,
+        "shipTime": TIMES,
+    },
+)
+ITEMS = st.fixed_dictionaries(
+    {
+        "orderItemId": TEXT,
+        "quantityOrdered": st.integers(0, 10_000),
+        "product": st.fixed_dictionaries(
+            {},
+            optional={
+                "asin": TEXT,
+                "title": TEXT,
+                "sellerSku": TEXT,
+                "price": st.fixed_dictionaries({}, optional={"unitPrice": MONEY}),
+            },
+        ),
+    }
+)
+ORDERS = st.fixed_dictionaries(
+    {
+        "orderId": TEXT,
+        "createdTime": TIMES,
+        "lastUpdatedTime": TIMES,
+        "salesChannel": st.fixed_dictionaries({"channelName": TEXT}, optional={"marketplaceId": TEXT}),
+        "orderItems": st.lists(ITEMS, max_size=4),
+    },
+    optional={
+        "buyer": st.fixed_dictionaries({}, optional={"buyerName": TEXT, "buyerEmail": TEXT}),
+        "recipient": st.fixed_dictionaries({}, optional={"deliveryAddress": st.dictionaries(TEXT, TEXT, max_size=3)}),
+        "proceeds": st.fixed_dictionaries({}, optional={"grandTotal": MONEY}),
+        "fulfillment": st.fixed_dictionaries(
+            {"fulfillmentStatus": STATUSES}, optional={"shipByWindow": WINDOW, "deliverByWindow": WINDOW}
+        ),
+        "packages": st.lists(PACKAGES, max_size=4),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ORDERS)
+def test_every_order_of_the_models_shape_is_mapped_with_its_amounts_to_the_last_digit(theirs: dict[str, Any]) -> None:
+    order = from_amazon(msgspec.json.decode(msgspec.json.encode(theirs), type=amazon.Order))
+    total = theirs.get("proceeds", {}).get("grandTotal")
+    assert order.total_amount == (None if total is None else Decimal(total["amount"]))
+    assert len(order.items) == len(theirs["orderItems"])
+    for item, their_item in zip(order.items, theirs["orderItems"], strict=True):
+        price = their_item["product"].get("price", {}).get("unitPrice")
+        assert item.unit_price == (None if price is None else Decimal(price["amount"]))
+        assert item.currency == (None if price is None else price["currencyCode"])
+        assert item.quantity == their_item["quantityOrdered"]
+    assert sla_status(order.order_status, order.ship_by, order.deliver_by, order.shipped_at, NOW) in SlaStatus

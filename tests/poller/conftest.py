@@ -1,0 +1,65 @@
+"""poller as it runs, and the schedules and sources that its tests begin with."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from devstack.stack import Stack
+from poller import queries
+from poller.domain import IncomingMessage, Lease
+from poller.polling import Source
+from poller.settings import PollerSettings
+from shared.db import Pool
+from shared.events import MessageSource
+from tests.builders import connected, settings_of
+from tests.conftest import OpenPool
+
+TENANT = "kbz-001"
+NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+async def pool(pool_of: OpenPool) -> Pool:
+    return await pool_of("poller")
+
+
+@pytest.fixture
+def settings(stack: Stack) -> PollerSettings:
+    return settings_of(PollerSettings, stack, "poller")
+
+
+async def schedule(pool: Pool, tenant_id: str = TENANT, interval_seconds: int = 300) -> None:
+    """The tenant is connected, and due at once."""
+    async with pool.acquire() as conn, conn.transaction():
+        await queries.upsert_schedule(conn, connected(tenant_id=tenant_id), interval_seconds)
+
+
+async def claim(pool: Pool) -> Lease:
+    [lease] = await queries.claim_due(pool, 10, MINUTE)
+    return lease
+
+
+async def make_due(pool: Pool) -> None:
+    await pool.execute("UPDATE poll_schedules SET next_due = clock_timestamp(), leased_until = NULL")
+
+
+def message(external_id: str = "m-1", **changes: object) -> IncomingMessage:
+    made = IncomingMessage(
+        external_id=external_id,
+        external_order_id="407-8949262-6149120",
+        buyer="buyer-1@marketplace.amazon.fr",
+        subject="Where is it?",
+        body="Hello, where is my order?",
+        received_at=NOW,
+        source=MessageSource.MOCK,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def source_of(*messages: IncomingMessage) -> Source:
+    async def fetch() -> list[IncomingMessage]:
+        return list(messages)
+
+    return fetch

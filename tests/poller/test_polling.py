@@ -1,0 +1,230 @@
+"""A poll: what a source gives becomes messages, tickets and events, each once."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from poller import mock, polling, queries
+from poller.domain import IncomingMessage, NotScheduledError, PollRunningError, Ticket
+from shared.db import Pool
+from shared.errors import PermanentError, RetryLaterError, UnavailableError
+from shared.outbox import Outbox
+from tests.conftest import Told
+from tests.poller.conftest import MINUTE, NOW, TENANT, claim, make_due, message, schedule, source_of
+
+
+async def poll(pool: Pool, outbox: Outbox, *messages: IncomingMessage) -> None:
+    await make_due(pool)
+    assert await polling.poll_due(pool, outbox, source_of(*messages)) == 1
+
+
+async def count(pool: Pool) -> tuple[int, ...]:
+    tables = ("external_messages", "tickets", "ticket_messages")
+    return tuple([await pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables])  # noqa: S608 - ours
+
+
+async def tickets(pool: Pool, tenant_id: str = TENANT) -> list[Ticket]:
+    return await queries.list_tickets(pool, tenant_id, limit=100, before=None, status=None)
+
+
+async def test_three_messages_become_three_tickets_and_three_events_once(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
+    await schedule(pool)
+    assert await polling.poll_due(pool, outbox, mock.fetch) == 1
+    assert await count(pool) == (3, 3, 3)
+    first = await told(pool)
+    assert [subject for subject, _ in first] == ["message.received"] * 3
+    for _ in range(2):
+        await make_due(pool)
+        assert await polling.poll_due(pool, outbox, mock.fetch) == 1
+    assert await count(pool) == (3, 3, 3)
+    assert await told(pool) == first
+
+
+async def test_the_event_says_where_to_look_and_nothing_personal(pool: Pool, outbox: Outbox, told: Told) -> None:
+    await schedule(pool)
+    sent = message(subject="Secret subject", body="Secret body", buyer="secret-buyer@marketplace.amazon.fr")
+    await poll(pool, outbox, sent)
+    [(subject, body)] = await told(pool)
+    [ticket] = await tickets(pool)
+    message_id = await pool.fetchval("SELECT id FROM external_messages")
+    assert subject == "message.received"
+    assert body == {
+        "tenantId": TENANT,
+        "marketplace": "AMAZON",
+        "messageId": str(message_id),
+        "externalId": "m-1",
+        "ticketId": str(ticket.id),
+        "externalOrderId": "407-8949262-6149120",
+        "source": "mock",
+        "inboundAddress": None,
+        "receivedAt": "2026-01-10T12:00:00Z",
+        "replyBy": "2026-01-11T12:00:00Z",
+    }
+    assert "secret" not in str(body).lower()
+
+
+async def test_the_same_buyer_and_order_continue_their_ticket(pool: Pool, outbox: Outbox, told: Told) -> None:
+    await schedule(pool)
+    await poll(pool, outbox, message("m-1"))
+    await poll(pool, outbox, message("m-2", received_at=NOW + MINUTE, subject="Again"))
+    [ticket] = await tickets(pool)
+    assert (ticket.subject, ticket.last_message_at) == ("Where is it?", NOW + MINUTE)
+    assert {body["ticketId"] for _, body in await told(pool)} == {str(ticket.id)}
+    assert await count(pool) == (2, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "different", [{"buyer": "other@marketplace.amazon.fr"}, {"external_order_id": None}, {"external_order_id": "171-1"}]
+)
+async def test_another_buyer_or_order_begins_another_ticket(
+    pool: Pool, outbox: Outbox, different: dict[str, Any]
+) -> None:
+    await schedule(pool)
+    await poll(pool, outbox, message("m-1"), message("m-2", **different))
+    assert await count(pool) == (2, 2, 2)
+
+
+async def test_a_buyer_without_an_order_continues_too(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    await poll(pool, outbox, message("m-1", external_order_id=None), message("m-2", external_order_id=None))
+    assert await count(pool) == (2, 1, 2)
+
+
+async def test_a_new_message_opens_a_closed_ticket_again(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    await poll(pool, outbox, message("m-1"))
+    await pool.execute("UPDATE tickets SET status = 'CLOSED'")
+    await poll(pool, outbox, message("m-2", received_at=NOW + timedelta(days=3)))
+    [ticket] = await tickets(pool)
+    assert (ticket.status, ticket.reply_by) == ("OPEN", NOW + timedelta(days=4))
+
+
+async def test_messages_are_stored_and_told_in_the_order_they_were_received(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
+    await schedule(pool)
+    sent = [message(f"m-{number}", received_at=NOW + number * MINUTE, body=f"{number}") for number in (3, 1, 2)]
+    await poll(pool, outbox, *sent)
+    assert [body["externalId"] for _, body in await told(pool)] == ["m-1", "m-2", "m-3"]
+    [ticket] = await tickets(pool)
+    found = await queries.get_ticket(pool, TENANT, ticket.id)
+    assert found is not None
+    assert [each.body for each in found[1]] == ["1", "2", "3"]
+
+
+async def test_a_message_that_comes_late_takes_its_place_in_the_ticket(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    await poll(pool, outbox, message("m-2", received_at=NOW + MINUTE, body="second"))
+    await poll(pool, outbox, message("m-1", received_at=NOW, body="first"))
+    [ticket] = await tickets(pool)
+    found = await queries.get_ticket(pool, TENANT, ticket.id)
+    assert found is not None
+    assert [each.body for each in found[1]] == ["first", "second"]
+    assert ticket.last_message_at == NOW + MINUTE
+
+
+async def test_the_same_message_twice_in_an_answer_is_one(pool: Pool, outbox: Outbox, told: Told) -> None:
+    await schedule(pool)
+    await poll(pool, outbox, message(), message())
+    assert await count(pool) == (1, 1, 1)
+    assert len(await told(pool)) == 1
+
+
+async def test_two_tenants_have_the_same_message_each_for_itself(pool: Pool, outbox: Outbox, told: Told) -> None:
+    await schedule(pool, "kbz-001")
+    await schedule(pool, "kbz-002")
+    assert await polling.poll_due(pool, outbox, mock.fetch) == 2
+    assert await count(pool) == (6, 6, 6)
+    assert len(await tickets(pool, "kbz-001")) == len(await tickets(pool, "kbz-002")) == 3
+    assert sorted(body["tenantId"] for _, body in await told(pool)) == ["kbz-001"] * 3 + ["kbz-002"] * 3
+
+
+async def test_who_loses_the_lease_on_the_way_stores_nothing(pool: Pool, outbox: Outbox, told: Told) -> None:
+    await schedule(pool)
+
+    async def slow() -> list[IncomingMessage]:
+        await make_due(pool)
+        await claim(pool)  # another one has begun meanwhile
+        return [message()]
+
+    assert await polling.poll_due(pool, outbox, slow) == 1
+    assert await count(pool) == (0, 0, 0)
+    assert await told(pool) == []
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures) == (True, 0)
+
+
+class OneFails:
+    """A source that fails for the first who asks."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+
+    async def __call__(self) -> list[IncomingMessage]:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        await asyncio.sleep(0.05)  # the failure is there before the others are done
+        return [message()]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("The mailbox is away."), PermanentError("The mailbox is away.")])
+async def test_a_source_that_fails_is_noted_backs_off_and_stops_nobody_else(
+    pool: Pool, outbox: Outbox, told: Told, error: Exception
+) -> None:
+    for tenant_id in ("kbz-001", "kbz-002", "kbz-003"):
+        await schedule(pool, tenant_id)
+    assert await polling.poll_due(pool, outbox, OneFails(error)) == 3
+    failed = await pool.fetch(
+        "SELECT last_error, failures, next_due > clock_timestamp() + interval '4 minutes' AS later, leased_until"
+        " FROM poll_schedules WHERE failures > 0"
+    )
+    assert [tuple(row) for row in failed] == [("The mailbox is away.", 1, True, None)]
+    assert len(await told(pool)) == 2
+    assert await polling.poll_due(pool, outbox, source_of()) == 0
+
+
+async def test_a_bug_in_a_source_rises_after_the_others_are_done(pool: Pool, outbox: Outbox, told: Told) -> None:
+    for tenant_id in ("kbz-001", "kbz-002", "kbz-003"):
+        await schedule(pool, tenant_id)
+    with pytest.raises(ZeroDivisionError):
+        await polling.poll_due(pool, outbox, OneFails(ZeroDivisionError()))
+    assert len(await told(pool)) == 2
+
+
+async def test_a_poll_on_request_stores_what_is_new(pool: Pool, outbox: Outbox, told: Told) -> None:
+    await schedule(pool)
+    for stored in (3, 0):
+        polled = await polling.poll_now(pool, outbox, mock.fetch, TENANT)
+        assert (polled.fetched, polled.stored) == (3, stored)
+    assert len(await told(pool)) == 3
+
+
+async def test_a_poll_on_request_waits_for_nobody(pool: Pool, outbox: Outbox) -> None:
+    with pytest.raises(NotScheduledError):
+        await polling.poll_now(pool, outbox, mock.fetch, TENANT)
+    await schedule(pool)
+    await claim(pool)
+    with pytest.raises(PollRunningError):
+        await polling.poll_now(pool, outbox, mock.fetch, TENANT)
+    await pool.execute("UPDATE poll_schedules SET leased_until = clock_timestamp() - interval '1 second'")
+    assert (await polling.poll_now(pool, outbox, mock.fetch, TENANT)).stored == 3
+
+
+async def test_a_poll_on_request_that_fails_is_noted_and_gives_the_schedule_back(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    with pytest.raises(RetryLaterError):
+        await polling.poll_now(pool, outbox, OneFails(UnavailableError("The mailbox is away.")), TENANT)
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures, found.last_error) == (False, 1, "The mailbox is away.")
+    assert (await polling.poll_now(pool, outbox, mock.fetch, TENANT)).stored == 3
+
+
+async def test_the_mock_gives_three_fixed_messages() -> None:
+    first, second = await mock.fetch(), await mock.fetch()
+    assert [each.external_id for each in first] == [each.external_id for each in second]
+    assert [each.external_order_id for each in first] == ["407-8949262-6149120", "171-3125066-7920325", None]

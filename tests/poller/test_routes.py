@@ -1,0 +1,160 @@
+"""The HTTP of poller, as the product app asks it."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from devstack.stack import Stack
+from poller import mock, polling
+from poller.routes import ROUTES
+from poller.settings import PollerSettings
+from shared.db import Pool
+from shared.outbox import Outbox
+from tests.builders import agent, serving
+from tests.poller.conftest import MINUTE, NOW, TENANT, claim, message, schedule, source_of
+
+TICKETS, STATUS, RUN = "/api/v1/tickets", "/api/v1/poller/status", "/api/v1/poller/run"
+OTHER = "kbz-002"
+
+
+@pytest.fixture
+async def http(stack: Stack, pool: Pool, outbox: Outbox, settings: PollerSettings) -> AsyncIterator[httpx.AsyncClient]:
+    dependencies = {"pool": pool, "outbox": outbox, "source": mock.fetch}
+    async with serving("poller", ROUTES, settings, dependencies) as client:
+        client.headers.update(agent(stack, TENANT))
+        yield client
+
+
+async def receive(pool: Pool, outbox: Outbox, tickets: int = 1) -> None:
+    """So many tickets, the first of them the latest, two with the same time."""
+    await schedule(pool)
+    messages = [
+        message(f"m-{number}", buyer=f"buyer-{number}", received_at=NOW - (number // 2) * MINUTE)
+        for number in range(tickets)
+    ]
+    await polling.poll_due(pool, outbox, source_of(*messages))
+
+
+async def test_the_list_has_every_field_of_a_ticket(http: httpx.AsyncClient, pool: Pool, outbox: Outbox) -> None:
+    await receive(pool, outbox)
+    answer = await http.get(TICKETS)
+    body = answer.json()
+    [ticket] = body.pop("tickets")
+    assert (answer.status_code, body) == (200, {"nextCursor": None})
+    assert ticket.pop("id")
+    assert abs(datetime.fromisoformat(ticket.pop("createdAt")) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert ticket == {
+        "tenantId": TENANT,
+        "marketplace": "AMAZON",
+        "externalOrderId": "407-8949262-6149120",
+        "subject": "Where is it?",
+        "status": "OPEN",
+        "replyBy": "2026-01-11T12:00:00Z",
+        "lastMessageAt": "2026-01-10T12:00:00Z",
+    }
+
+
+async def test_one_ticket_has_its_messages(http: httpx.AsyncClient, pool: Pool, outbox: Outbox) -> None:
+    await receive(pool, outbox)
+    [listed] = (await http.get(TICKETS)).json()["tickets"]
+    body = (await http.get(f"{TICKETS}/{listed['id']}")).json()
+    [only] = body.pop("messages")
+    assert body == listed
+    assert only.pop("id")
+    assert only == {"body": "Hello, where is my order?", "sentAt": "2026-01-10T12:00:00Z"}
+
+
+async def test_the_pages_of_the_list_join_up(http: httpx.AsyncClient, pool: Pool, outbox: Outbox) -> None:
+    await receive(pool, outbox, 25)
+    seen: list[tuple[str, str]] = []
+    parameters = {"limit": "10"}
+    for size in (10, 10, 5):
+        body = (await http.get(TICKETS, params=parameters)).json()
+        assert len(body["tickets"]) == size
+        seen += [(each["lastMessageAt"], each["id"]) for each in body["tickets"]]
+        parameters["cursor"] = body["nextCursor"]
+    assert body["nextCursor"] is None
+    assert len(set(seen)) == 25
+    assert seen == sorted(seen, reverse=True)
+
+
+async def test_the_list_finds_by_status(http: httpx.AsyncClient, pool: Pool, outbox: Outbox) -> None:
+    await receive(pool, outbox, 3)
+    await pool.execute("UPDATE tickets SET status = 'CLOSED' WHERE buyer = 'buyer-1'")
+    found = {
+        status: len((await http.get(TICKETS, params={"status": status})).json()["tickets"])
+        for status in ("OPEN", "CLOSED")
+    }
+    assert found == {"OPEN": 2, "CLOSED": 1}
+
+
+async def test_what_cannot_be_asked_for_is_refused_and_named(http: httpx.AsyncClient) -> None:
+    for parameters, field in (
+        ({"limit": "0"}, "limit"),
+        ({"limit": "201"}, "limit"),
+        ({"status": "open"}, "status"),
+        ({"cursor": "not-a-cursor"}, "cursor"),
+    ):
+        answer = await http.get(TICKETS, params=parameters)
+        assert answer.status_code == 400, parameters
+        assert [error["field"] for error in answer.json()["errors"]] == [field], answer.text
+
+
+async def test_another_tenants_tickets_are_not_there(
+    http: httpx.AsyncClient, pool: Pool, outbox: Outbox, stack: Stack
+) -> None:
+    await receive(pool, outbox)
+    [listed] = (await http.get(TICKETS)).json()["tickets"]
+    other = agent(stack, OTHER)
+    assert (await http.get(TICKETS, headers=other)).json()["tickets"] == []
+    assert (await http.get(f"{TICKETS}/{listed['id']}", headers=other)).status_code == 404
+    assert (await http.get(STATUS, headers=other)).json() == {"tenantId": OTHER, "schedules": []}
+    assert (await http.get(TICKETS, headers={"X-Tenant-Id": OTHER})).status_code == 404
+    assert (await http.get(f"{TICKETS}/{uuid4()}")).status_code == 404
+
+
+async def test_the_status_says_how_a_tenant_is_polled(http: httpx.AsyncClient, pool: Pool) -> None:
+    assert (await http.get(STATUS)).json() == {"tenantId": TENANT, "schedules": []}
+    await schedule(pool)
+    [found] = (await http.get(STATUS)).json()["schedules"]
+    assert datetime.fromisoformat(found.pop("nextDue")) <= datetime.now(UTC)
+    assert found == {
+        "marketplace": "AMAZON",
+        "intervalSeconds": 300,
+        "running": False,
+        "failures": 0,
+        "lastSuccessAt": None,
+        "lastError": None,
+    }
+
+
+async def test_a_run_answers_what_it_brought(http: httpx.AsyncClient, pool: Pool) -> None:
+    await schedule(pool)
+    answers = [await http.post(RUN) for _ in range(2)]
+    assert [(answer.status_code, answer.json()) for answer in answers] == [
+        (200, {"fetched": 3, "stored": 3}),
+        (200, {"fetched": 3, "stored": 0}),
+    ]
+
+
+async def test_a_run_of_a_tenant_that_is_not_polled_is_404(http: httpx.AsyncClient, pool: Pool) -> None:
+    await schedule(pool, OTHER)
+    answer = await http.post(RUN)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_scheduled")
+
+
+async def test_a_run_beside_another_one_is_409(http: httpx.AsyncClient, pool: Pool) -> None:
+    await schedule(pool)
+    await claim(pool)
+    answer = await http.post(RUN)
+    assert (answer.status_code, answer.json()["code"]) == (409, "poll_running")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_without_credentials_nothing_is_answered(http: httpx.AsyncClient) -> None:
+    del http.headers["Authorization"]
+    answers = [await http.get(TICKETS), await http.get(STATUS), await http.post(RUN)]
+    assert [answer.status_code for answer in answers] == [401, 401, 401]
