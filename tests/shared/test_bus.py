@@ -315,7 +315,7 @@ async def test_a_handler_that_takes_longer_than_the_server_waits_runs_once(
     async def slow(_: TenantCreated, __: str) -> None:
         nonlocal started
         started += 1
-        await asyncio.sleep(CONSUMER.ack_wait_seconds * 2.5)
+        await asyncio.sleep(CONSUMER.ack_wait_seconds * 1.7)
         finished.set()
 
     await consume(slow)
