@@ -220,7 +220,7 @@ async def test_a_token_of_the_product_is_not_enough_even_where_the_service_knows
         "settings": settings,
     }
     async with serving("tenant-sync", ROUTES, settings, dependencies) as http:
-        for role in ("agent", "admin"):
+        for role in ("agent", "admin", "internal"):
             token = agent(stack, "kbz-001", role)
             answers = [
                 await http.post(SYNC, json={"tenantId": "kbz-001"}, headers=token),
