@@ -13,7 +13,8 @@ _OURS = "upper(coalesce(plan::text, '')), upper(coalesce(status::text, ''))"
 
 async def get_tenant(product: Pool, tenant_id: str) -> ProductTenant | None:
     row = await product.fetchrow(
-        f"SELECT id::text, name::text, plan::text, status::text, {_OURS}, updated_at::timestamptz"  # noqa: S608
+        f"SELECT id::text, coalesce(name::text, ''), plan::text, status::text, {_OURS},"  # noqa: S608 - a constant
+        " updated_at::timestamptz"
         " FROM tenants WHERE id = $1",
         tenant_id,
     )

@@ -55,13 +55,18 @@ async def upsert_tenant(conn: Conn, tenant: ProductTenant) -> Change:
 
 
 async def stage_page(conn: Conn, page: bytes) -> tuple[int, str]:
-    """Hold a page of the product's tenants until the transaction ends: how many they are, and the last id."""
+    """Hold a page of the product's tenants until the transaction ends: how many they are, and the last id, "" when
+    there is none. The last is the last that came: the product's database may sort ids in another way than ours.
+    """
     await conn.execute(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS incoming"
-        " (id text, name text, plan text, status text, updated_at timestamptz) ON COMMIT DELETE ROWS"
+        "CREATE TEMPORARY TABLE IF NOT EXISTS incoming (n bigint GENERATED ALWAYS AS IDENTITY,"
+        " id text, name text, plan text, status text, updated_at timestamptz) ON COMMIT DELETE ROWS"
     )
-    await conn.copy_to_table("incoming", source=io.BytesIO(page), format="binary")
-    row = await conn.fetchrow("SELECT count(*) AS tenants, max(id) AS last FROM incoming")
+    columns = ["id", "name", "plan", "status", "updated_at"]
+    await conn.copy_to_table("incoming", source=io.BytesIO(page), columns=columns, format="binary")
+    row = await conn.fetchrow(
+        "SELECT count(*) AS tenants, (SELECT id FROM incoming ORDER BY n DESC LIMIT 1) AS last FROM incoming"
+    )
     return row["tenants"], row["last"] or ""
 
 
@@ -139,18 +144,22 @@ async def list_missing_addresses(
 
 
 async def insert_addresses(conn: Conn, addresses: Sequence[tuple[str, str, str]]) -> set[str]:
-    """Tenant, country and mail of each; the tenants that got one. Who has an address for a country keeps it."""
+    """Tenant, country and mail of each; the tenants that got one. Who has an address for a country keeps it, and who
+    was archived before the caller held its row gets none.
+    """
     rows = await conn.fetch(
         """
         INSERT INTO inbound_addresses (tenant_id, marketplace, country, email, status)
         SELECT a.tenant_id, $4, a.country, a.email, 'PENDING'
           FROM unnest($1::text[], $2::text[], $3::text[]) AS a (tenant_id, country, email)
+          JOIN tenants t ON t.id = a.tenant_id AND t.status <> $5
         ON CONFLICT (tenant_id, marketplace, country) DO NOTHING RETURNING tenant_id
         """,
         [tenant_id for tenant_id, _, _ in addresses],
         [country for _, country, _ in addresses],
         [email for _, _, email in addresses],
         AMAZON,
+        ARCHIVED,
     )
     return {row["tenant_id"] for row in rows}
 
@@ -318,5 +327,6 @@ async def try_lock_runs(conn: Conn) -> bool:
     return bool(locked)
 
 
-async def unlock_runs(conn: Conn) -> None:
-    await conn.execute("SELECT pg_advisory_unlock(hashtextextended('tenant-sync run', 0))")
+async def unlock_runs(conn: Conn) -> bool:
+    unlocked: Any = await conn.fetchval("SELECT pg_advisory_unlock(hashtextextended('tenant-sync run', 0))")
+    return bool(unlocked)
