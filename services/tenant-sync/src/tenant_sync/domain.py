@@ -54,8 +54,8 @@ class ProductTenant(Struct, frozen=True):
 
     id: str
     name: str
-    plan: str
-    status: str
+    plan: str | None
+    status: str | None
     our_plan: str
     our_status: str
     updated_at: datetime

@@ -17,7 +17,8 @@ _OURS = "upper(coalesce(plan::text, '')), upper(coalesce(status::text, ''))"
 
 async def get_tenant(product: Pool, tenant_id: str) -> ProductTenant | None:
     row = await product.fetchrow(
-        f"SELECT id::text, name::text, plan::text, status::text, {_OURS}, updated_at::timestamptz"  # noqa: S608
+        f"SELECT id::text, coalesce(name::text, ''), plan::text, status::text, {_OURS},"  # noqa: S608 - a constant
+        " updated_at::timestamptz"
         " FROM tenants WHERE id = $1",
         tenant_id,
     )
@@ -26,39 +27,39 @@ async def get_tenant(product: Pool, tenant_id: str) -> ProductTenant | None:
 
 class Page(Struct, frozen=True):
     """Tenants as COPY's binary form of id, name, our plan, our status, updated_at: they go from one database to the
-    other without becoming Python values on their way. last is the id that the next page begins behind; None tells
-    that there is none.
+    other without becoming Python values on their way. last is the last id of them as the product sorts ids, which our
+    database may do otherwise.
     """
 
     content: bytes
-    last: str | None
+    last: str
 
 
 async def pages(product: Pool, after: str, limit: int) -> AsyncIterator[Page]:
     """All tenants behind an id, in the order of their ids. The next page is fetched while one is worked on."""
     fetching = asyncio.create_task(_copy_page(product, after, limit))
     try:
-        while True:
-            page = await fetching
-            if page.last is not None:
-                fetching = asyncio.create_task(_copy_page(product, page.last, limit))
+        while page := await fetching:
+            fetching = asyncio.create_task(_copy_page(product, page.last, limit))
             yield page
-            if page.last is None:
-                return
     finally:
         fetching.cancel()
         await asyncio.gather(fetching, return_exceptions=True)
 
 
-async def _copy_page(product: Pool, after: str, limit: int) -> Page:
+async def _copy_page(product: Pool, after: str, limit: int) -> Page | None:
+    """None when there is no tenant behind that id."""
     last: str | None = await product.fetchval(
-        "SELECT id::text FROM tenants WHERE id > $1 ORDER BY id OFFSET $2 - 1 LIMIT 1", after, limit
+        "SELECT max(id)::text FROM (SELECT id FROM tenants WHERE id > $1 ORDER BY id LIMIT $2) page", after, limit
     )
+    if last is None:
+        return None
     content = io.BytesIO()
     await product.copy_from_query(
         f"SELECT id::text, coalesce(name::text, ''), {_OURS}, updated_at::timestamptz"  # noqa: S608 - constants
-        f" FROM tenants WHERE id > $1{' AND id <= $2' if last is not None else ''}",
-        *([after] if last is None else [after, last]),
+        " FROM tenants WHERE id > $1 AND id <= $2",
+        after,
+        last,
         output=content,
         format="binary",
     )

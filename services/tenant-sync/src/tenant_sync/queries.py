@@ -174,7 +174,7 @@ async def list_without_address(conn: Conn, countries: Sequence[str], limit: int)
 
 async def insert_addresses(conn: Conn, addresses: Sequence[tuple[str, str, str]]) -> None:
     """Tenant, country and mail of each. The tenants are locked (lock_tenants) since before it was found that they lack
-    them, so no two can come for one country.
+    them: no two can come for one country, and none for a tenant that is archived meanwhile.
     """
     await conn.execute(
         "INSERT INTO inbound_addresses (tenant_id, marketplace, country, email, status)"
@@ -360,5 +360,6 @@ async def try_lock_runs(conn: Conn) -> bool:
     return bool(locked)
 
 
-async def unlock_runs(conn: Conn) -> None:
-    await conn.execute("SELECT pg_advisory_unlock(hashtextextended('tenant-sync run', 0))")
+async def unlock_runs(conn: Conn) -> bool:
+    unlocked: Any = await conn.fetchval("SELECT pg_advisory_unlock(hashtextextended('tenant-sync run', 0))")
+    return bool(unlocked)

@@ -3,11 +3,10 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-import asyncpg
 from msgspec import Struct
 from prometheus_client import Counter, Gauge
 
-from shared.db import Conn, Pool
+from shared.db import LOST, Conn, Pool
 from shared.outbox import Outbox
 from shared.telemetry import log
 
@@ -127,15 +126,24 @@ async def sync_all(
             raise SyncRunningError(
                 "A sync of all tenants runs already: GET /api/v1/tenants/sync-all says how far it is."
             )
+        bulk = _Bulk(conn, product_pool, outbox, settings, dry=dry)
         try:
             await queries.make_stage(conn)
-            bulk = _Bulk(conn, product_pool, outbox, settings, dry=dry)
             await bulk.run()
         finally:
-            # A lock whose connection is lost is gone with it.
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await queries.unlock_runs(conn)
+            await _unlock(conn)
     return Outcome(bulk.results, bulk.counts)
+
+
+async def _unlock(conn: Conn) -> None:
+    """A connection that cannot give the lock back is ended, and the lock with it: in the pool it would keep it."""
+    unlocked = False
+    try:
+        with contextlib.suppress(*LOST):
+            unlocked = await queries.unlock_runs(conn)
+    finally:
+        if not unlocked:
+            conn.terminate()
 
 
 class _Bulk:
@@ -156,15 +164,18 @@ class _Bulk:
     async def run(self) -> None:
         after = await self._begin()
         async for page in product.pages(self.product, after, PAGE):
-            after = page.last or after
             async with transaction(self.conn, dry=self.dry):
                 await self._merge(await queries.stage_page(self.conn, page.content))
+                after = page.last
                 await self._advance(after)
             self.outbox.wake()
-            log.info("tenants_syncing", after=after, **_fields(self.counts))
-        await self._archive_deleted(after)
+            log.info("tenants_syncing", after=after, dry=self.dry, **_fields(self.counts))
+        vanished = await self._archive_deleted(after)
         if not await queries.has_completed_with(self.conn, self.settings.countries):
             await self._complete_addresses(after)
+        # Counted last: a run that goes on from here after a kill finds them again.
+        self.counts.errors += len(vanished)
+        self.results.add(created=[], updated=[], skipped=[], errors=vanished)
         async with transaction(self.conn, dry=self.dry):
             await self._advance(after, finished=True)
         if not self.dry:
@@ -218,25 +229,24 @@ class _Bulk:
             errors=unfit,
         )
 
-    async def _archive_deleted(self, after: str) -> None:
-        """What we have and the product has not. Equal numbers tell that there is nothing to look for: every tenant of
-        the product is in ours by now, but for the unfit ones.
+    async def _archive_deleted(self, after: str) -> list[str]:
+        """What we have and the product has not; those of it that are too many to be believed. Equal numbers tell that
+        there is nothing to look for: every tenant of the product is in ours by now, but for the unfit ones.
         """
-        live = await queries.count_live(self.conn)
-        if not self.dry and live == await product.count(self.product) - self.counts.errors:
-            return
+        if not self.dry and await queries.count_live(self.conn) == await product.count(self.product) - (
+            self.counts.errors
+        ):
+            return []
         gone = [
             tenant_id
             async for page in self._live_pages()
             for tenant_id in await product.list_absent(self.product, page)
         ]
-        if len(gone) > max(VANISHED_FREE, live * VANISHED_AT_MOST):
-            self.counts.errors += len(gone)
-            self.results.add(created=[], updated=[], skipped=[], errors=gone)
-            log.error(
-                "too_many_tenants_vanished", vanished=len(gone), of=live, reason="is this the product's database?"
-            )
-            return
+        # Of those that we had before this run: what a wrong database has created must not make them look few.
+        had = self.counts.updated + self.counts.skipped + len(gone)
+        if len(gone) > max(VANISHED_FREE, had * VANISHED_AT_MOST):
+            log.error("too_many_tenants_vanished", vanished=len(gone), of=had, reason="is this the product's database?")
+            return gone
         for start in range(0, len(gone), PAGE):
             async with transaction(self.conn, dry=self.dry):
                 archived = await _archive(self.conn, gone[start : start + PAGE])
@@ -245,6 +255,7 @@ class _Bulk:
                 await self._advance(after)
             self.results.add(created=[], updated=archived, skipped=[], errors=[])
             self.outbox.wake()
+        return []
 
     async def _live_pages(self) -> AsyncIterator[list[str]]:
         """Read before the product is asked: what it has in between it had when we copied it."""
@@ -262,6 +273,8 @@ class _Bulk:
                 await queries.announce(self.conn, sorted(got))
                 await self._advance(after)
             self.outbox.wake()
+            if self.dry:  # nothing was kept, so the same tenants would come again
+                return
             if self.dry:
                 return
 
