@@ -32,13 +32,25 @@ async def test_a_service_uses_its_own_tables_and_changes_none(stack: Stack, role
             "TRUNCATE probe",
             f"CREATE TABLE {role}.mine (id int)",
             "CREATE TABLE public.mine (id int)",
-            "CREATE TEMPORARY TABLE mine (id int)",
             "CREATE SCHEMA mine",
         ):
             with pytest.raises(asyncpg.PostgresError, match=r"permission denied|must be owner"):
                 await service.execute(statement)
     finally:
         await service.close()
+
+
+async def test_tenant_sync_alone_makes_temporary_tables_for_its_pages(stack: Stack) -> None:
+    for role in ROLES:
+        service = await _connect(stack, role)
+        try:
+            if role == "tenant_sync":
+                await service.execute("CREATE TEMPORARY TABLE mine (id int)")
+            else:
+                with pytest.raises(DENIED):
+                    await service.execute("CREATE TEMPORARY TABLE mine (id int)")
+        finally:
+            await service.close()
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -30,6 +30,7 @@ async def test_sync_all_finds_the_tenants_that_no_event_told(outside: Outside) -
         "success": True,
         "total": 6,
         "results": {"created": ["kbz-003", "kbz-004"], "updated": [], "skipped": KNOWN, "errors": []},
+        "counts": {"created": 2, "updated": 0, "archived": 0, "skipped": 4, "errors": 0},
     }
 
 
