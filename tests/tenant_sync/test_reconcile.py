@@ -1,128 +1,202 @@
-"""Drift that no event told of is found by itself."""
+"""The loop that finds what no event told of."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
-from prometheus_client import REGISTRY
 
+import shared.service
 from devstack.outside import eventually
 from devstack.stack import Stack
-from shared.db import open_pool
-from shared.outbox import Outbox
+from shared.db import Pool
+from shared.service import _forever
+from shared.telemetry import LOOP_ERRORS
 from tenant_sync import queries, reconcile, sync
-from tenant_sync.settings import TenantSyncSettings
-from tests.builders import settings_of
-from tests.tenant_sync.conftest import Databases
+from tests.tenant_sync.conftest import Databases, Service
 
 
-@pytest.fixture
-def often(stack: Stack) -> TenantSyncSettings:
-    return settings_of(TenantSyncSettings, stack, "tenant-sync", RECONCILE_SECONDS="1")
+def seconds(service: Service, reconcile_seconds: int) -> Service:
+    settings = msgspec.structs.replace(service.settings, reconcile_seconds=reconcile_seconds)
+    return Service(service.databases, service.outbox, settings)
 
 
-@contextlib.asynccontextmanager
-async def reconciling(databases: Databases, outbox: Outbox, settings: TenantSyncSettings) -> AsyncIterator[None]:
-    task = asyncio.create_task(reconcile.run(databases.product_pool, databases.pool, outbox, settings))
+@asynccontextmanager
+async def looping(service: Service) -> AsyncIterator[None]:
+    """The loop as the service runs it, guard and all."""
+    databases = service.databases
+
+    async def body() -> None:
+        await reconcile.run(databases.product_pool, databases.pool, service.outbox, service.settings)
+
+    task = asyncio.create_task(_forever("reconcile", body))
     try:
         yield
-        assert not task.done(), task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def statuses(databases: Databases) -> dict[str, str]:
-    rows = await databases.pool.fetch("SELECT id, status FROM tenants")
-    return {row["id"]: row["status"] for row in rows}
+def drift() -> dict[str, float]:
+    return {kind: sync.DRIFT.labels(kind)._value.get() for kind in ("missing", "different", "deleted")}
 
 
-def drift(kind: str) -> float | None:
-    return REGISTRY.get_sample_value("tenants_drift", {"kind": kind})
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many bulk syncs the loop began."""
+    working, begun = sync.sync_all, 0
+
+    async def sync_all(*args: Any, **options: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        return await working(*args, **options)
+
+    monkeypatch.setattr(sync, "sync_all", sync_all)
+    return lambda: begun
 
 
-async def test_drift_is_repaired_and_reported(
-    databases: Databases, outbox: Outbox, settings: TenantSyncSettings, often: TenantSyncSettings
+async def test_drift_of_every_kind_is_repaired_and_counted(databases: Databases, service: Service) -> None:
+    await service.sync_all()
+    await databases.put("kbz-001", plan="free")
+    await databases.put("kbz-002", name="Renamed")
+    await databases.put("kbz-900")
+    await databases.remove("kbz-003")
+
+    async def repaired() -> bool:
+        return drift() == {"missing": 1, "different": 2, "deleted": 1}
+
+    async with looping(seconds(service, 1)):
+        await eventually("the drift in the metric", repaired)
+        ours = {row["id"]: (row["name"], row["plan"], row["status"]) for row in await databases.rows("tenants")}
+        assert ours["kbz-001"][1] == "FREE"
+        assert ours["kbz-002"][0] == "Renamed"
+        assert ours["kbz-900"] == ("eComLG", "PRO", "ACTIVE")
+        assert ours["kbz-003"][2] == "ARCHIVED"
+
+        async def settled() -> bool:
+            return drift() == {"missing": 0, "different": 0, "deleted": 0}
+
+        await eventually("no drift in the round behind it", settled)
+
+
+async def test_a_dry_run_leaves_the_metric_alone(databases: Databases, service: Service) -> None:
+    await service.sync_all()
+    before = drift()
+    await databases.put("kbz-900")
+    await service.sync_all(dry=True)
+    assert drift() == before
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often the loop asked whether it is time; it asks often here."""
+    working, asked = queries.last_finished_at, 0
+
+    async def last_finished_at(pool: Pool) -> datetime | None:
+        nonlocal asked
+        asked += 1
+        return await working(pool)
+
+    monkeypatch.setattr(reconcile, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(queries, "last_finished_at", last_finished_at)
+    return lambda: asked
+
+
+async def five_looks_later(looks: Callable[[], int]) -> None:
+    wanted = looks() + 5
+
+    async def looked() -> int:
+        return looks()
+
+    await eventually("five looks", looked, lambda asked: asked >= wanted)
+
+
+async def has_begun(runs: Callable[[], int], wanted: int) -> None:
+    async def begun() -> int:
+        return runs()
+
+    await eventually(f"run {wanted}", begun, lambda number: number >= wanted)
+
+
+@pytest.mark.usefixtures("databases")
+async def test_the_first_interval_is_waited_for(
+    service: Service, looks: Callable[[], int], runs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await databases.product.execute("DELETE FROM tenants")
-    for tenant_id in ("kept", "changed", "deleted"):
-        await databases.put(tenant_id)
-    await sync.sync_all(databases.product_pool, databases.pool, outbox, settings)
-    await databases.put("changed", plan="starter")
-    await databases.put("missing")
-    await databases.product.execute("DELETE FROM tenants WHERE id = 'deleted'")
-    async with reconciling(databases, outbox, often):
-        wanted = {"kept": "ACTIVE", "changed": "ACTIVE", "missing": "ACTIVE", "deleted": "ARCHIVED"}
-        await eventually("the drift repaired", lambda: statuses(databases), lambda found: found == wanted)
-
-        async def reported() -> tuple[float | None, ...]:
-            return drift("missing"), drift("different"), drift("deleted")
-
-        await eventually("the drift reported", reported, lambda kinds: kinds == (1, 1, 1))
-        await eventually("nothing more to report", reported, lambda kinds: kinds == (0, 0, 0))
-    plan = await databases.pool.fetchval("SELECT plan FROM tenants WHERE id = 'changed'")
-    assert plan == "STARTER"
+    async with looping(seconds(service, 3600)):
+        await five_looks_later(looks)
+        assert runs() == 0
+    monkeypatch.setattr(reconcile, "time", SimpleNamespace(time=lambda: time.time() - 3601))  # it began an hour ago
+    async with looping(seconds(service, 3600)):
+        await has_begun(runs, 1)
 
 
-async def test_the_first_time_is_one_interval_after_the_start(
-    databases: Databases, outbox: Outbox, settings: TenantSyncSettings, monkeypatch: pytest.MonkeyPatch
+async def test_the_interval_counts_from_the_end_of_the_last_run_whoever_asked_for_it(
+    databases: Databases, service: Service, looks: Callable[[], int], runs: Callable[[], int]
 ) -> None:
-    """Whoever starts the service and asks for a sync is told what that sync did."""
-    monkeypatch.setattr(reconcile, "LOOK_SECONDS", 0.02)
-    async with reconciling(databases, outbox, settings):
-        await asyncio.sleep(0.3)
-    assert await queries.get_run(databases.pool) is None
+    await service.sync_all()
+    before = runs()
+    async with looping(seconds(service, 3600)):
+        await databases.pool.execute("UPDATE sync_runs SET started_at = now() - interval '2 hours'")
+        await five_looks_later(looks)
+        assert runs() == before
+        await databases.pool.execute("UPDATE sync_runs SET finished_at = now() - interval '3601 seconds'")
+        await has_begun(runs, before + 1)
+        await five_looks_later(looks)
+        assert runs() == before + 1
 
 
-async def test_the_interval_counts_from_the_last_sync_whoever_asked_for_it(
-    databases: Databases, outbox: Outbox, settings: TenantSyncSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "LOOK_SECONDS", 0.02)
-    await sync.sync_all(databases.product_pool, databases.pool, outbox, settings)
-    asked = await queries.get_run(databases.pool)
-    assert asked is not None
-    async with reconciling(databases, outbox, settings):
-        await asyncio.sleep(0.3)
-        assert (latest := await queries.get_run(databases.pool)) is not None
-        assert latest.id == asked.id
-        await databases.pool.execute("UPDATE sync_runs SET finished_at = finished_at - interval '1 hour'")
-
-        async def other() -> Any:
-            run = await queries.get_run(databases.pool)
-            return run is not None and run.id != asked.id
-
-        await eventually("a run of its own", other)
-
-
-async def test_a_sync_that_runs_already_is_left_alone(
-    databases: Databases, outbox: Outbox, often: TenantSyncSettings
+async def test_another_run_is_left_alone_and_looked_for_again(
+    databases: Databases, service: Service, looks: Callable[[], int], runs: Callable[[], int]
 ) -> None:
     async with databases.pool.acquire() as conn:
         assert await queries.try_lock_runs(conn)
-        async with reconciling(databases, outbox, often):
-            await asyncio.sleep(1.5)
-        assert await queries.get_run(databases.pool) is None
-        await queries.unlock_runs(conn)
+        await databases.pool.execute("INSERT INTO sync_runs (finished_at) VALUES (now() - interval '2 hours')")
+        async with looping(seconds(service, 3600)):
+            await has_begun(runs, 2)
+            assert await databases.rows("tenants") == []
+            assert await queries.unlock_runs(conn)
+
+            async def synced() -> int:
+                return len(await databases.rows("tenants"))
+
+            await eventually("a run of its own", synced, lambda count: count == 6)
+    assert looks()
 
 
-async def test_a_product_database_that_is_away_is_an_error_of_the_loop_and_changes_nothing(
-    databases: Databases, outbox: Outbox, often: TenantSyncSettings, settings: TenantSyncSettings, stack: Stack
+async def test_it_goes_on_when_the_products_database_is_back(
+    stack: Stack,
+    databases: Databases,
+    service: Service,
+    looks: Callable[[], int],
+    runs: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await sync.sync_all(databases.product_pool, databases.pool, outbox, settings)
-    await databases.pool.execute("UPDATE sync_runs SET finished_at = finished_at - interval '1 hour'")
-    before = await statuses(databases)
-    away = await open_pool(stack.endpoints.postgres.dsns["product_reader"], "away", size=1)
-    await away.close()
-    with pytest.raises(asyncpg.InterfaceError):
-        await reconcile.run(away, databases.pool, outbox, often)
-    assert await statuses(databases) == before
-    async with reconciling(databases, outbox, often):  # the guard begins the loop again
+    monkeypatch.setattr(shared.service, "LOOP_PAUSE_AFTER_ERROR_SECONDS", 0.05)
+    await service.sync_all()
+    await databases.put("kbz-001", name="Renamed")
+    name = await databases.product.fetchval("SELECT current_database()")
+    admin = await asyncpg.connect(stack.endpoints.postgres.dsns["admin"])
+    begun = runs()
+    failures = LOOP_ERRORS.labels("reconcile")._value.get()
+    try:
+        await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        await databases.pool.execute("UPDATE sync_runs SET finished_at = now() - interval '2 hours'")
+        async with looping(seconds(service, 3600)):
+            await has_begun(runs, begun + 3)
+            assert LOOP_ERRORS.labels("reconcile")._value.get() >= failures + 2
+            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
-        async def done() -> bool:
-            run = await queries.get_run(databases.pool)
-            return run is not None and run.state == "COMPLETED" and run.skipped > 0
+            async def repaired() -> bool:
+                return [row["name"] for row in await databases.rows("tenants") if row["id"] == "kbz-001"] == ["Renamed"]
 
-        await eventually("the run that was begun, finished", done)
+            await eventually("the change in our copy", repaired)
+    finally:
+        await admin.close()
+    assert looks()
