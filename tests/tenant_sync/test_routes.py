@@ -1,4 +1,4 @@
-"""The three routes of tenant-sync, with the shapes that the product app and its operators know."""
+"""The routes of tenant-sync, with the shapes that the product app and its operators know."""
 
 import re
 from typing import Any
@@ -8,12 +8,12 @@ import pytest
 
 from devstack.stack import Stack
 from shared.outbox import Outbox
-from tenant_sync import handlers, sync
+from tenant_sync import queries, sync
 from tenant_sync.routes import ROUTES
 from tenant_sync.settings import TenantSyncSettings
 from tests.builders import agent, connected, internal, serving, settings_of
 from tests.conftest import Told
-from tests.tenant_sync.conftest import Databases
+from tests.tenant_sync.conftest import Databases, Service
 
 STORY = ["ecomlg-001", "kbz-001", "kbz-002", "kbz-003", "kbz-004", "tenant_test_dev"]
 SYNC, SYNC_ALL, STATUS = "/api/v1/tenants/sync", "/api/v1/tenants/sync-all", "/api/v1/tenants/status"
@@ -121,8 +121,12 @@ async def test_sync_all_creates_updates_and_skips_and_says_which(
             "skipped": ["ecomlg-001", "kbz-001", "tenant_test_dev"],
             "errors": [],
         },
+        "counts": {"created": 2, "updated": 1, "archived": 0, "skipped": 3, "errors": 0},
     }
-    assert {body["tenantId"] for _, body in (await told(databases.pool))[before:]} == {"kbz-002", "kbz-003", "kbz-004"}
+    after = [body for _, body in (await told(databases.pool))[before:]]
+    # Those that were synced without an address have one now.
+    assert sorted(body["tenantId"] for body in after) == STORY
+    assert {len(body["inboundAddresses"]) for body in after} == {1}
 
 
 async def test_sync_all_again_skips_all_and_announces_nothing(
@@ -151,7 +155,108 @@ async def test_sync_all_goes_through_every_page(
     assert len((await product.post(SYNC_ALL)).json()["results"]["skipped"]) == 256
 
 
-async def test_status_answers_the_shape_in_use(product: httpx.AsyncClient, databases: Databases) -> None:
+async def test_a_dry_run_of_one_tenant_says_what_would_be_and_stores_nothing(
+    product: httpx.AsyncClient, databases: Databases
+) -> None:
+    wanted = {"tenantId": "kbz-001", "createInboundAddress": True, "country": "DE"}
+    before = await databases.dump()
+    dry = (await product.post(SYNC, params={"dryRun": "true"}, json=wanted)).json()
+    assert await databases.dump() == before
+    assert dry.pop("dryRun") is True
+    assert dry.pop("inboundAddress") is None  # it is drawn by lot when it is made
+    real = (await product.post(SYNC, params={"dryRun": "false"}, json=wanted)).json()
+    address = real.pop("inboundAddress")
+    assert dry == real
+    await databases.put("kbz-001", name="Another", status="archived")
+    before = await databases.dump()
+    dry = (await product.post(SYNC, params={"dryRun": "true"}, json=wanted)).json()
+    assert (dry["tenant"]["name"], dry["tenant"]["status"]) == ("Another", "ARCHIVED")
+    assert dry["inboundAddress"] == address
+    assert await databases.dump() == before
+
+
+async def test_a_dry_run_of_all_tenants_says_so_and_stores_nothing(
+    product: httpx.AsyncClient, databases: Databases
+) -> None:
+    before = await databases.dump()
+    dry = (await product.post(SYNC_ALL, params={"dryRun": "true"})).json()
+    assert await databases.dump() == before
+    assert dry.pop("dryRun") is True
+    assert dry == (await product.post(SYNC_ALL)).json()
+    assert dry["results"]["created"] == STORY
+
+
+async def test_a_dry_run_that_is_neither_yes_nor_no_is_refused(
+    product: httpx.AsyncClient, databases: Databases
+) -> None:
+    for path, body in ((SYNC_ALL, None), (SYNC, {"tenantId": "kbz-001"})):
+        answer = await product.post(path, params={"dryRun": "perhaps"}, json=body)
+        assert answer.status_code == 400
+        assert [error["field"] for error in answer.json()["errors"]] == ["dryRun"]
+    assert await count(databases) == 0
+
+
+async def test_the_progress_of_a_sync_of_all_tells_what_it_has_done(
+    product: httpx.AsyncClient, databases: Databases
+) -> None:
+    assert (await product.get(SYNC_ALL)).status_code == 404
+    await product.post(SYNC_ALL, params={"dryRun": "true"})
+    assert (await product.get(SYNC_ALL)).status_code == 404
+    await product.post(SYNC_ALL)
+    await databases.put("kbz-001", plan="another")
+    await databases.remove("kbz-002")
+    await product.post(SYNC_ALL)
+    run = (await product.get(SYNC_ALL)).json()
+    counts = {name: run[name] for name in ("created", "updated", "archived", "skipped", "errors")}
+    assert counts == {"created": 0, "updated": 2, "archived": 1, "skipped": 4, "errors": 0}
+    assert (run["state"], run["afterId"]) == ("COMPLETED", "tenant_test_dev")
+    assert run["startedAt"] < run["finishedAt"]
+
+
+async def test_a_second_sync_of_all_at_the_same_time_is_409_and_says_where_to_look(
+    product: httpx.AsyncClient, databases: Databases
+) -> None:
+    async with databases.pool.acquire() as conn:
+        assert await queries.try_lock_runs(conn)
+        for dry in ("false", "true"):
+            answer = await product.post(SYNC_ALL, params={"dryRun": dry})
+            assert (answer.status_code, answer.json()["code"]) == (409, "sync_running")
+            assert "GET /api/v1/tenants/sync-all" in answer.json()["detail"]
+        assert await queries.unlock_runs(conn)
+    assert (await product.post(SYNC_ALL)).status_code == 200
+
+
+async def test_an_id_that_is_not_fit_makes_the_answer_no_success(
+    product: httpx.AsyncClient, databases: Databases
+) -> None:
+    await databases.put("no/id")
+    body = (await product.post(SYNC_ALL)).json()
+    assert (body["success"], body["total"], body["results"]["errors"]) == (False, 7, ["no/id"])
+    assert body["results"]["created"] == STORY
+
+
+async def test_a_tenant_that_the_product_has_deleted_is_404_and_stays_as_it_is(
+    product: httpx.AsyncClient, databases: Databases
+) -> None:
+    await product.post(SYNC_ALL)
+    await databases.remove("kbz-001")
+    before = await databases.dump()
+    assert (await product.post(SYNC, json={"tenantId": "kbz-001"})).status_code == 404
+    assert (await product.get(f"{STATUS}/kbz-001")).status_code == 404
+    assert await databases.dump() == before
+
+
+async def test_status_shows_what_the_product_leaves_empty(product: httpx.AsyncClient, databases: Databases) -> None:
+    await databases.product.execute("ALTER TABLE tenants ALTER plan DROP NOT NULL, ALTER status DROP NOT NULL")
+    await databases.product.execute("UPDATE tenants SET plan = NULL, status = NULL WHERE id = 'kbz-001'")
+    answer = await product.post(SYNC, json={"tenantId": "kbz-001"})
+    assert answer.json()["tenant"] == {"id": "kbz-001", "name": "Atelier Lumen", "plan": "", "status": ""}
+    status = (await product.get(f"{STATUS}/kbz-001")).json()
+    assert status["inSync"] is True
+    assert status["product"] == {"exists": True, "name": "Atelier Lumen"}
+
+
+async def test_status_answers_the_shape_in_use(product: httpx.AsyncClient, service: Service) -> None:
     wanted = {"tenantId": "ecomlg-001", "createInboundAddress": True, "country": "FR"}
     address = (await product.post(SYNC, json=wanted)).json()["inboundAddress"]
     answer = await product.get(f"{STATUS}/ecomlg-001")
@@ -165,7 +270,7 @@ async def test_status_answers_the_shape_in_use(product: httpx.AsyncClient, datab
     }
     assert (answer.status_code, answer.json()) == (200, expected)
     event = connected(tenant_id="ecomlg-001", seller_id="ASELLER")
-    await handlers.note_connection(event, "event-1", pool=databases.pool)
+    await service.hear(event)
     assert (await product.get(f"{STATUS}/ecomlg-001")).json()["marketplaceConnections"] == [
         {
             "marketplace": "AMAZON",
@@ -201,9 +306,10 @@ async def test_without_the_key_nothing_is_answered(http: httpx.AsyncClient, data
         answers = [
             await http.post(SYNC, json={"tenantId": "kbz-001"}, headers=headers),
             await http.post(SYNC_ALL, headers=headers),
+            await http.get(SYNC_ALL, headers=headers),
             await http.get(f"{STATUS}/kbz-001", headers=headers),
         ]
-        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(401, "unauthorized")] * 3
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(401, "unauthorized")] * 4
     assert await count(databases) == 0
 
 
