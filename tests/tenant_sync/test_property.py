@@ -45,7 +45,7 @@ steps = st.lists(
     st.one_of(
         products, ours, st.tuples(st.just("together"), st.lists(st.one_of(products, ours), min_size=2, max_size=3))
     ),
-    min_size=1,
+    min_size=6,
     max_size=20,
 )
 
@@ -163,9 +163,8 @@ def world(service: Service, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @settings(
-    max_examples=40,
+    max_examples=300,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(history=steps)
