@@ -540,3 +540,16 @@ async def test_changes_that_an_event_brings_during_a_run_are_not_overwritten(
     assert (await service.sync_all()).counts == Counts(skipped=6)
     assert await equal(databases)
     assert [event.plan for event in await databases.announced("kbz-001")] == ["STARTER", "BUSINESS"]
+
+
+async def test_a_deleted_tenant_that_comes_back_is_like_any_other_and_can_be_deleted_again(
+    databases: Databases, service: Service
+) -> None:
+    await service.sync_all()
+    for _ in range(2):
+        await databases.remove("kbz-001")
+        assert (await service.sync_all()).counts == Counts(updated=1, archived=1, skipped=5)
+        await databases.put("kbz-001", name="Back")
+        assert (await service.sync_all()).counts == Counts(updated=1, skipped=5)
+        assert (await service.sync_all()).counts == Counts(skipped=6)
+        assert await equal(databases)
