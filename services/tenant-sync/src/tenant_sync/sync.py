@@ -275,8 +275,6 @@ class _Bulk:
             self.outbox.wake()
             if self.dry:  # nothing was kept, so the same tenants would come again
                 return
-            if self.dry:
-                return
 
 
 async def _archive(conn: Conn, tenant_ids: Sequence[str]) -> list[str]:
