@@ -19,7 +19,7 @@ from devstack.stack import Stack
 from shared.amazon.credentials import TenantCredentials, read_app, store_tenant
 from shared.amazon.spapi import SpApi
 from shared.auth import Keys
-from shared.events import ConnectionConnected
+from shared.events import ConnectionConnected, TenantSynced
 from shared.settings import AmazonSettings, Settings, load
 from shared.vault import Vault
 from shared.web import create_app
@@ -47,6 +47,18 @@ def connected(**changes: object) -> ConnectionConnected:
         "reauthorize_by": now + timedelta(days=365),
     }
     return ConnectionConnected(**(fields | changes))  # type: ignore[arg-type] # fields by name
+
+
+def synced(**changes: object) -> TenantSynced:
+    fields: dict[str, object] = {
+        "tenant_id": "kbz-001",
+        "name": "Maison Durand",
+        "plan": "PRO",
+        "status": "ACTIVE",
+        "inbound_addresses": [],
+        "synced_at": datetime.now(UTC),
+    }
+    return TenantSynced(**(fields | changes))  # type: ignore[arg-type] # fields by name
 
 
 def settings_of(cls: type[S], stack: Stack, service: str, **changes: str) -> S:

@@ -121,8 +121,33 @@ async def test_the_product_announces_tenants_and_nothing_else(stack: Stack) -> N
     async with connected(stack, "product") as connection:
         for subject in ("tenant.created", "tenant.updated", "tenant.archived"):
             assert not await connection.is_denied(subject), subject
-        for subject in ("tenant.synced", "connection.connected", "$JS.API.STREAM.PURGE.TENANT"):
+        for event in EVENTS:
+            if event.PUBLISHER != "product":
+                assert await connection.is_denied(event.SUBJECT), event.SUBJECT
+        for subject in ("tenant.renamed", "tenant.created.x", "dlq.TENANT.tenant-sync-sync_tenant"):
             assert await connection.is_denied(subject), subject
+
+
+async def test_the_product_cannot_use_the_api_of_jetstream(stack: Stack) -> None:
+    async with connected(stack, "product") as connection:
+        for subject in (
+            "$JS.API.INFO",
+            *(f"$JS.API.STREAM.{action}.TENANT" for action in ("INFO", "UPDATE", "DELETE", "PURGE", "MSG.GET")),
+            "$JS.API.CONSUMER.CREATE.TENANT",
+            "$JS.API.CONSUMER.MSG.NEXT.TENANT.tenant-sync-sync_tenant",
+            "$JS.API.DIRECT.GET.TENANT.tenant.created",
+            "$JS.ACK.TENANT.tenant-sync-sync_tenant.1.1.1.1.0",
+        ):
+            assert await connection.is_denied(subject), subject
+
+
+async def test_the_product_hears_that_its_events_are_stored_and_nothing_else(stack: Stack) -> None:
+    async with connected(stack, "product") as connection:
+        for event in published_by("product"):
+            ack = await connection.client.jetstream().publish(event.SUBJECT, b"{}", timeout=2)
+            assert ack.stream == "TENANT"
+        for subject in (">", "tenant.>", "connection.>", "_INBOX.>", "_INBOX_tenant-sync.>"):
+            assert await connection.is_deaf_to(subject), subject
 
 
 async def test_the_provisioner_manages_streams_and_publishes_no_event(stack: Stack) -> None:

@@ -1,16 +1,19 @@
 """orders as it runs: its database role, its own Vault role, and Amazon's sandbox behind it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import httpx
 import pytest
 
 from devstack.stack import Stack
+from orders import handlers
 from orders.settings import OrdersSettings
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
+from shared.outbox import Outbox
 from shared.vault import Vault
-from tests.builders import Amazon, new_id, oauth_vault, settings_of
+from tests.builders import Amazon, new_id, oauth_vault, settings_of, synced
 from tests.conftest import OpenPool
 
 
@@ -38,6 +41,20 @@ def amazon(stack: Stack, network: httpx.AsyncClient) -> Amazon:
 @pytest.fixture
 def api(settings: OrdersSettings, network: httpx.AsyncClient) -> SpApi:
     return SpApi(settings, Vault(settings), network)
+
+
+Follow = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def follow(pool: Pool, outbox: Outbox) -> Follow:
+    """tenant.synced arrives: of the default tenant, active, now, unless it is said."""
+    follow_tenant = partial(handlers.follow_tenant, pool=pool, outbox=outbox)
+
+    async def arrive(event_id: str = "", **changes: object) -> None:
+        await follow_tenant(synced(**changes), event_id or new_id("event"))
+
+    return arrive
 
 
 class Seller:

@@ -17,7 +17,7 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import Amazon
 from tests.conftest import Told
-from tests.orders.conftest import Seller
+from tests.orders.conftest import Follow, Seller
 
 
 async def request(pool: Pool, outbox: Outbox, seller: Seller, days: int = 90) -> UUID:
@@ -234,6 +234,53 @@ async def test_who_loses_the_lease_on_the_way_stores_nothing(
     await backfill._work(pool, outbox, api, lease)
     assert await stored_ids(pool) == []
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested"]
+
+
+async def test_a_tenant_archived_on_the_way_stops_the_worker_before_its_next_store(
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, follow: Follow, told: Told
+) -> None:
+    await seller.with_orders(250)
+    job_id = await request(pool, outbox, seller)
+    lease = await queries.claim_job(pool, backfill.LEASE)
+    assert lease is not None
+    async with after_pages(api, 2, lambda: follow(tenant_id=seller.tenant_id, status="ARCHIVED")) as archiving:
+        await backfill._work(pool, outbox, archiving, lease)
+    job = await job_of(pool, seller, job_id)
+    assert (job.state, job.error_code, job.pages, job.orders_stored) == (JobState.FAILED, "tenant_archived", 1, 100)
+    assert len(await stored_ids(pool)) == 100
+    assert await seller.amazon.calls("searchOrders", seller.seller_id) == {"200": 2}
+    assert [subject for subject, _ in await told(pool)] == [
+        *("backfill.requested", "backfill.progressed"),
+        "backfill.failed",
+    ]
+    await follow(tenant_id=seller.tenant_id, status="ACTIVE")
+    job = await run_until(JobState.COMPLETED, pool, outbox, api, seller, await request(pool, outbox, seller))
+    assert job.orders_stored == 250
+    assert await stored_ids(pool) == await true_ids(seller)
+
+
+@pytest.mark.parametrize("status", [429, 400], ids=["quota", "revoked"])
+async def test_what_amazon_refuses_while_the_tenant_is_archived_does_not_overwrite_why_the_job_ended(
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, follow: Follow, told: Told, status: int
+) -> None:
+    await seller.with_orders(3)
+    if status == 429:
+        await seller.amazon.fail("searchOrders", status, seller.seller_id)
+    else:
+        await seller.amazon.control("POST", f"sellers/{seller.seller_id}/revoke")
+    job_id = await request(pool, outbox, seller)
+    lease = await queries.claim_job(pool, backfill.LEASE)
+    assert lease is not None
+
+    async def archive(answer: httpx.Response) -> None:
+        if answer.status_code == status:
+            await follow(tenant_id=seller.tenant_id, status="ARCHIVED")
+
+    async with httpx.AsyncClient(trust_env=False, event_hooks={"response": [archive]}) as network:
+        await backfill._work(pool, outbox, SpApi(api._settings, api._vault, network), lease)
+    job = await job_of(pool, seller, job_id)
+    assert (job.state, job.error_code) == (JobState.FAILED, "tenant_archived")
+    assert [subject for subject, _ in await told(pool)].count("backfill.failed") == 1
 
 
 async def test_four_workers_share_the_jobs_and_do_none_twice(

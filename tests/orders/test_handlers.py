@@ -1,5 +1,6 @@
 """What orders does with events."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -7,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from orders import handlers
-from orders.domain import TenantNotConnectedError
+from orders import backfill, handlers, queries
+from orders.domain import TenantArchivedError, TenantNotConnectedError
 from orders.settings import OrdersSettings
 from shared.amazon.errors import AmazonNotFoundError
 from shared.amazon.spapi import SpApi
@@ -18,7 +19,7 @@ from shared.events import MessageReceived, MessageSource
 from shared.outbox import Outbox
 from tests.builders import connected
 from tests.conftest import Told
-from tests.orders.conftest import Seller
+from tests.orders.conftest import Follow, Seller
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -63,6 +64,127 @@ async def test_a_connection_made_anew_requests_a_backfill_when_none_runs(
     await pool.execute("UPDATE backfill_jobs SET state = 'FAILED'")
     await start_backfill(connected(connected_at=NOW + timedelta(days=2)), "event-3")
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested"] * 2
+
+
+async def archived(pool: Pool) -> bool:
+    return bool(await pool.fetchval("SELECT archived FROM tenants WHERE id = 'kbz-001'"))
+
+
+async def test_an_archived_tenants_backfill_ends_and_is_told_once(
+    pool: Pool, start_backfill: Any, follow: Follow, told: Told
+) -> None:
+    await start_backfill(connected(), "event-1")
+    await start_backfill(connected(tenant_id="kbz-002"), "event-2")
+    for event_id in ("event-3", "event-3", "event-4"):
+        await follow(event_id, status="ARCHIVED")
+    row = await pool.fetchrow(
+        "SELECT id, state, error_code, error, finished_at IS NOT NULL AS finished FROM backfill_jobs"
+        " WHERE tenant_id = 'kbz-001'"
+    )
+    assert row is not None
+    assert tuple(row)[1:] == (
+        *("FAILED", "tenant_archived"),
+        *("The tenant was archived before its backfill was complete.", True),
+    )
+    failed = [body for subject, body in await told(pool) if subject == "backfill.failed"]
+    assert [(body["tenantId"], body["jobId"], body["error"]) for body in failed] == [
+        ("kbz-001", str(row["id"]), "tenant_archived")
+    ]
+    assert await pool.fetchval("SELECT state FROM backfill_jobs WHERE tenant_id = 'kbz-002'") == "REQUESTED"
+
+
+@pytest.mark.parametrize("state", ["REQUESTED", "RUNNING", "WAITING", "COMPLETED", "FAILED"])
+async def test_the_archive_ends_what_is_unfinished_and_nothing_else(
+    pool: Pool, start_backfill: Any, follow: Follow, told: Told, state: str
+) -> None:
+    await start_backfill(connected(), "event-1")
+    await pool.execute("UPDATE backfill_jobs SET state = $1", state)
+    await follow(status="ARCHIVED")
+    ended = state in {"REQUESTED", "RUNNING", "WAITING"}
+    assert await pool.fetchval("SELECT state FROM backfill_jobs") == ("FAILED" if ended else state)
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", *["backfill.failed"] * ended]
+
+
+async def test_an_account_connected_after_the_archive_is_kept_and_requests_nothing(
+    pool: Pool, start_backfill: Any, follow: Follow, told: Told
+) -> None:
+    await follow(status="ARCHIVED")
+    await start_backfill(connected(), "event-1")
+    assert await queries.get_connection(pool, "kbz-001") is not None
+    assert await pool.fetchval("SELECT count(*) FROM backfill_jobs") == 0
+    assert await told(pool) == []
+
+
+async def test_a_tenant_that_comes_back_requests_again_what_is_new(
+    pool: Pool, start_backfill: Any, follow: Follow, told: Told
+) -> None:
+    await start_backfill(connected(connected_at=NOW), "event-1")
+    await follow(status="ARCHIVED")
+    await follow(status="ACTIVE")
+    assert await queries.claim_job(pool, backfill.LEASE) is None, "what ended stays ended"
+    await start_backfill(connected(connected_at=NOW + timedelta(days=1)), "event-2")
+    assert [subject for subject, _ in await told(pool)] == [
+        *("backfill.requested", "backfill.failed"),
+        "backfill.requested",
+    ]
+
+
+@pytest.mark.parametrize("older", [NOW - timedelta(seconds=1), None])
+@pytest.mark.parametrize(("first", "late"), [("ARCHIVED", "ACTIVE"), ("ACTIVE", "ARCHIVED")])
+async def test_an_older_change_told_late_does_not_overwrite_a_newer_one(
+    pool: Pool, start_backfill: Any, follow: Follow, first: str, late: str, older: datetime | None
+) -> None:
+    await follow(status=first, synced_at=NOW)
+    await start_backfill(connected(), "event-1")
+    await follow(status=late, synced_at=older)
+    assert await archived(pool) == (first == "ARCHIVED")
+    assert await pool.fetchval("SELECT count(*) FROM backfill_jobs WHERE state = 'FAILED'") == 0
+
+
+async def test_among_changes_that_do_not_say_when_the_last_to_arrive_is_true(pool: Pool, follow: Follow) -> None:
+    for status in ("ACTIVE", "ARCHIVED", "ACTIVE", "ARCHIVED"):
+        await follow(status=status, synced_at=None)
+        assert await archived(pool) == (status == "ARCHIVED")
+    await follow(status="ACTIVE", synced_at=NOW)
+    assert not await archived(pool)
+
+
+async def test_an_archive_that_fails_leaves_the_backfill_and_works_the_next_time(
+    pool: Pool, start_backfill: Any, follow: Follow, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    await start_backfill(connected(), "event-1")
+    with monkeypatch.context() as broken:
+        broken.setattr(Outbox, "add", crash)
+        with pytest.raises(ConnectionResetError):
+            await follow("event-2", status="ARCHIVED")
+    assert not await archived(pool)
+    assert await pool.fetchval("SELECT state FROM backfill_jobs") == "REQUESTED"
+    await follow("event-2", status="ARCHIVED")
+    assert (await told(pool))[-1][0] == "backfill.failed"
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_request_beside_the_archive_is_refused_or_ends_with_it(
+    pool: Pool, outbox: Outbox, follow: Follow, told: Told, known: bool
+) -> None:
+    if known:
+        await follow(status="ACTIVE", synced_at=NOW)
+    async with pool.acquire() as conn, conn.transaction():
+        await backfill.request(conn, outbox, "kbz-001", 90)
+        archiving = asyncio.ensure_future(follow(status="ARCHIVED"))
+        async with asyncio.timeout(10):
+            while not await pool.fetchval(  # noqa: ASYNC110 - the database knows
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ):
+                await asyncio.sleep(0.01)
+    await archiving
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
+    async with pool.acquire() as conn, conn.transaction():
+        with pytest.raises(TenantArchivedError):
+            await backfill.request(conn, outbox, "kbz-001", 90)
 
 
 def received(tenant_id: str, external_order_id: str | None) -> MessageReceived:

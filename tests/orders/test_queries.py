@@ -241,6 +241,16 @@ async def test_who_lost_the_lease_changes_nothing_any_more(pool: Pool) -> None:
     assert await advanced(pool, held, "page-2") is not None
 
 
+async def test_an_archived_tenants_job_is_not_claimed(pool: Pool) -> None:
+    for tenant_id in (TENANT, "kbz-002"):
+        await job_of(pool, tenant_id)
+    await pool.execute("INSERT INTO tenants VALUES ($1, true, $2), ('kbz-002', false, $2)", TENANT, NOW)
+    assert (await claimed(pool)).job.tenant_id == "kbz-002"
+    assert await queries.claim_job(pool, MINUTE) is None
+    await pool.execute("UPDATE tenants SET archived = false")
+    assert (await claimed(pool)).job.tenant_id == TENANT
+
+
 async def test_a_renewed_lease_is_kept(pool: Pool) -> None:
     await job_of(pool)
     lease = await claimed(pool)

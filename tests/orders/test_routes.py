@@ -18,6 +18,7 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import agent, connected, serving
 from tests.conftest import Told
+from tests.orders.conftest import Follow
 
 ORDERS, BACKFILL = "/api/v1/orders", "/api/v1/orders/backfill"
 TENANT, OTHER = "kbz-001", "kbz-002"
@@ -234,6 +235,24 @@ async def test_a_tenant_without_an_account_has_nothing_to_backfill(
     answer = await http.post(BACKFILL, json={"days": 90})
     assert (answer.status_code, answer.json()["code"]) == (409, "tenant_not_connected")
     assert await told(pool) == []
+
+
+async def test_an_archived_tenant_requests_nothing_until_it_comes_back(
+    http: httpx.AsyncClient, pool: Pool, follow: Follow, told: Told
+) -> None:
+    await connect(pool)
+    first = (await http.post(BACKFILL, json={})).json()
+    await follow(status="ARCHIVED")
+    answer = await http.post(BACKFILL, json={})
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["code"]) == (409, "tenant_archived")
+    ended = (await http.get(f"{ORDERS}/backfills/{first['id']}")).json()
+    assert (ended["state"], ended["errorCode"]) == ("FAILED", "tenant_archived")
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
+    await follow(status="ACTIVE")
+    again = await http.post(BACKFILL, json={})
+    assert (again.status_code, again.json()["state"]) == (202, "REQUESTED")
+    assert again.json()["id"] != first["id"]
 
 
 async def test_another_tenants_backfill_is_not_there(http: httpx.AsyncClient, pool: Pool, stack: Stack) -> None:

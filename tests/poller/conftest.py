@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from devstack.stack import Stack
-from poller import queries
+from poller import handlers, queries
 from poller.domain import IncomingMessage, Lease
 from poller.polling import Source
 from poller.settings import PollerSettings
 from shared.db import Pool
 from shared.events import MessageSource
-from tests.builders import connected, settings_of
+from tests.builders import connected, new_id, settings_of, synced
 from tests.conftest import OpenPool
 
 TENANT = "kbz-001"
@@ -34,6 +34,11 @@ async def schedule(pool: Pool, tenant_id: str = TENANT, interval_seconds: int = 
     """The tenant is connected, and due at once."""
     async with pool.acquire() as conn, conn.transaction():
         await queries.upsert_schedule(conn, connected(tenant_id=tenant_id), interval_seconds)
+
+
+async def follow(pool: Pool, event_id: str = "", **changes: object) -> None:
+    """tenant.synced arrives: of the default tenant, active, now, unless it is said."""
+    await handlers.follow_tenant(synced(**changes), event_id or new_id("event"), pool=pool)
 
 
 async def claim(pool: Pool) -> Lease:

@@ -1,4 +1,4 @@
-"""What poller does with events: a connected account is on the schedule."""
+"""What poller does with events: a connected account is on the schedule, an archived tenant's rests."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,6 +10,7 @@ from poller import handlers, queries
 from poller.settings import PollerSettings
 from shared.db import Pool
 from tests.builders import connected
+from tests.poller.conftest import MINUTE, TENANT, follow, schedule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -58,3 +59,97 @@ async def test_a_connection_made_anew_is_due_at_once_and_forgets_the_failures(po
     )
     assert row is not None
     assert tuple(row) == (newer.connection_id, 0, True)
+
+
+async def polled(pool: Pool) -> list[str]:
+    """Whom a round takes: what it took is due again."""
+    leases = await queries.claim_due(pool, 10, MINUTE)
+    await pool.execute("UPDATE poll_schedules SET leased_until = NULL")
+    return [lease.tenant_id for lease in leases]
+
+
+async def test_an_archived_tenant_is_not_polled_and_the_others_are(pool: Pool) -> None:
+    for tenant_id in (TENANT, "kbz-002"):
+        await schedule(pool, tenant_id)
+    await follow(pool, status="ARCHIVED")
+    assert await polled(pool) == ["kbz-002"]
+    assert await queries.claim_schedule(pool, TENANT, MINUTE) is None
+    assert await queries.claim_schedule(pool, "kbz-002", MINUTE) is not None
+
+
+@pytest.mark.parametrize("status", ["ACTIVE", "TRIAL", "SUSPENDED", "archived"])
+async def test_any_other_status_is_polled(pool: Pool, status: str) -> None:
+    await schedule(pool)
+    await follow(pool, status=status)
+    assert await polled(pool) == [TENANT]
+
+
+async def test_an_account_connected_after_the_archive_is_not_polled_until_the_tenant_comes_back(
+    pool: Pool, start_polling: Any
+) -> None:
+    await follow(pool, status="ARCHIVED")
+    await start_polling(connected(), "event-1")
+    assert await polled(pool) == []
+    await follow(pool, status="ACTIVE")
+    assert await polled(pool) == [TENANT]
+
+
+async def test_a_tenant_that_comes_back_is_due_at_once_and_forgets_the_failures(pool: Pool) -> None:
+    await schedule(pool)
+    await schedule(pool, "kbz-002")
+    await pool.execute("UPDATE poll_schedules SET next_due = clock_timestamp() + interval '1 hour', failures = 7")
+    await follow(pool, status="ARCHIVED")
+    await follow(pool, status="ACTIVE")
+    assert await polled(pool) == [TENANT]
+    assert await pool.fetchval("SELECT failures FROM poll_schedules WHERE tenant_id = $1", TENANT) == 0
+
+
+async def test_a_tenant_that_was_active_all_along_stays_on_its_grid(pool: Pool) -> None:
+    await schedule(pool)
+    await pool.execute("UPDATE poll_schedules SET next_due = clock_timestamp() + interval '4 minutes'")
+    before = await queries.list_schedules(pool, TENANT)
+    for _ in range(2):
+        await follow(pool, status="ACTIVE")
+    assert await queries.list_schedules(pool, TENANT) == before
+
+
+async def test_the_same_archive_told_again_changes_nothing(pool: Pool) -> None:
+    for event_id in ("event-1", "event-1", "event-2"):
+        await follow(pool, event_id, status="ARCHIVED", synced_at=NOW)
+    assert [tuple(row) for row in await pool.fetch("SELECT * FROM tenants")] == [(TENANT, True, NOW)]
+
+
+@pytest.mark.parametrize("older", [NOW - timedelta(seconds=1), None])
+@pytest.mark.parametrize(("first", "late"), [("ARCHIVED", "ACTIVE"), ("ACTIVE", "ARCHIVED")])
+async def test_an_older_change_told_late_does_not_overwrite_a_newer_one(
+    pool: Pool, first: str, late: str, older: datetime | None
+) -> None:
+    await follow(pool, status=first, synced_at=NOW)
+    await follow(pool, status=late, synced_at=older)
+    assert await queries.is_archived(pool, TENANT) == (first == "ARCHIVED")
+    assert await pool.fetchval("SELECT synced_at FROM tenants") == NOW
+
+
+async def test_among_changes_that_do_not_say_when_the_last_to_arrive_is_true(pool: Pool) -> None:
+    for status in ("ACTIVE", "ARCHIVED", "ACTIVE"):
+        await follow(pool, status=status, synced_at=None)
+        assert await queries.is_archived(pool, TENANT) == (status == "ARCHIVED")
+    await follow(pool, status="ARCHIVED", synced_at=NOW - timedelta(days=365))
+    assert await queries.is_archived(pool, TENANT)
+
+
+async def test_a_return_that_fails_leaves_the_tenant_archived_and_works_the_next_time(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(_conn: object, _tenant_id: str) -> None:
+        raise ConnectionResetError
+
+    await schedule(pool)
+    await follow(pool, status="ARCHIVED")
+    with monkeypatch.context() as broken:
+        broken.setattr(queries, "make_due", crash)
+        with pytest.raises(ConnectionResetError):
+            await follow(pool, "event-1")
+    assert await queries.is_archived(pool, TENANT)
+    await follow(pool, "event-1")
+    assert await polled(pool) == [TENANT]

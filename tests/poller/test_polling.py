@@ -12,7 +12,7 @@ from shared.db import Pool
 from shared.errors import PermanentError, RetryLaterError, UnavailableError
 from shared.outbox import Outbox
 from tests.conftest import Told
-from tests.poller.conftest import MINUTE, NOW, TENANT, claim, make_due, message, schedule, source_of
+from tests.poller.conftest import MINUTE, NOW, TENANT, claim, follow, make_due, message, schedule, source_of
 
 
 async def poll(pool: Pool, outbox: Outbox, *messages: IncomingMessage) -> None:
@@ -213,6 +213,17 @@ async def test_a_poll_on_request_waits_for_nobody(pool: Pool, outbox: Outbox) ->
         await polling.poll_now(pool, outbox, mock.fetch, TENANT)
     await pool.execute("UPDATE poll_schedules SET leased_until = clock_timestamp() - interval '1 second'")
     assert (await polling.poll_now(pool, outbox, mock.fetch, TENANT)).stored == 3
+
+
+async def test_an_archived_tenant_is_not_polled_on_request_and_the_reason_is_said(pool: Pool, outbox: Outbox) -> None:
+    await follow(pool, status="ARCHIVED")
+    for _ in range(2):
+        with pytest.raises(NotScheduledError, match="The tenant is archived"):
+            await polling.poll_now(pool, outbox, mock.fetch, TENANT)
+        assert await polling.poll_due(pool, outbox, mock.fetch) == 0
+        await schedule(pool)
+    await follow(pool, status="ACTIVE")
+    assert await polling.poll_due(pool, outbox, mock.fetch) == 1
 
 
 async def test_a_poll_on_request_that_fails_is_noted_and_gives_the_schedule_back(pool: Pool, outbox: Outbox) -> None:

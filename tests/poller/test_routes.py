@@ -14,7 +14,7 @@ from poller.settings import PollerSettings
 from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import agent, serving
-from tests.poller.conftest import MINUTE, NOW, TENANT, claim, message, schedule, source_of
+from tests.poller.conftest import MINUTE, NOW, TENANT, claim, follow, message, schedule, source_of
 
 TICKETS, STATUS, RUN = "/api/v1/tickets", "/api/v1/poller/status", "/api/v1/poller/run"
 OTHER = "kbz-002"
@@ -111,13 +111,17 @@ async def test_another_tenants_tickets_are_not_there(
     other = agent(stack, OTHER)
     assert (await http.get(TICKETS, headers=other)).json()["tickets"] == []
     assert (await http.get(f"{TICKETS}/{listed['id']}", headers=other)).status_code == 404
-    assert (await http.get(STATUS, headers=other)).json() == {"tenantId": OTHER, "schedules": []}
+    assert (await http.get(STATUS, headers=other)).json() == {
+        "tenantId": OTHER,
+        "archived": False,
+        "schedules": [],
+    }
     assert (await http.get(TICKETS, headers={"X-Tenant-Id": OTHER})).status_code == 404
     assert (await http.get(f"{TICKETS}/{uuid4()}")).status_code == 404
 
 
 async def test_the_status_says_how_a_tenant_is_polled(http: httpx.AsyncClient, pool: Pool) -> None:
-    assert (await http.get(STATUS)).json() == {"tenantId": TENANT, "schedules": []}
+    assert (await http.get(STATUS)).json() == {"tenantId": TENANT, "archived": False, "schedules": []}
     await schedule(pool)
     [found] = (await http.get(STATUS)).json()["schedules"]
     assert datetime.fromisoformat(found.pop("nextDue")) <= datetime.now(UTC)
@@ -129,6 +133,18 @@ async def test_the_status_says_how_a_tenant_is_polled(http: httpx.AsyncClient, p
         "lastSuccessAt": None,
         "lastError": None,
     }
+
+
+async def test_the_status_says_that_a_tenant_is_archived_and_a_run_that_it_is_not_polled(
+    http: httpx.AsyncClient, pool: Pool
+) -> None:
+    await schedule(pool)
+    await follow(pool, status="ARCHIVED")
+    body = (await http.get(STATUS)).json()
+    assert (body["archived"], len(body["schedules"])) == (True, 1)
+    answer = await http.post(RUN)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_scheduled")
+    assert "The tenant is archived" in answer.json()["detail"]
 
 
 async def test_a_run_answers_what_it_brought(http: httpx.AsyncClient, pool: Pool) -> None:

@@ -124,7 +124,8 @@ async def running(work: Awaitable[None]) -> AsyncIterator[asyncio.Task[None]]:
         yield task
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        assert task.done(), "The work did not end when it was cancelled."
 
 
 async def dsn_of(stack: Stack, role: str, pool: Pool) -> str:

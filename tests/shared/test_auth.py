@@ -1,6 +1,8 @@
 """Who may call, and about which tenant."""
 
 import base64
+import contextlib
+import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,14 +16,16 @@ from litestar import get
 from litestar.di import NamedDependency
 
 from shared import web
-from shared.auth import Keys
+from shared.auth import Caller, Keys
 from shared.errors import UnauthorizedError
+from shared.settings import Settings, load
 
 SECRET = "the-jwt-secret-of-32-or-more-bytes"
 OTHER_SECRET = "another-secret-of-32-or-more-bytes"
 KEYS = Keys("the-internal-key", SECRET, dev_mode=False)
 WITHOUT_JWT = Keys("the-internal-key", None, dev_mode=False)
 DEV = Keys("the-internal-key", SECRET, dev_mode=True)
+ROTATING = Keys("the-internal-key", SECRET, dev_mode=False, previous_internal_key="the-key-before")
 
 
 @get("/mine")
@@ -126,6 +130,71 @@ async def test_the_internal_key_chooses_the_tenant_and_has_to() -> None:
     key = {"X-Internal-Key": "the-internal-key"}
     assert (await ask(key | {"X-Tenant-Id": "kbz-002"})).json() == {"tenantId": "kbz-002"}
     refused(await ask(key), 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sent", "opens"),
+    [
+        (ROTATING, "the-internal-key", True),
+        (ROTATING, "the-key-before", True),
+        (ROTATING, "neither", False),
+        (ROTATING, "the-internal-key the-key-before", False),
+        (ROTATING, "", False),
+        (KEYS, "the-internal-key", True),
+        (KEYS, "the-key-before", False),
+        (KEYS, "None", False),
+        (KEYS, "", False),
+    ],
+)
+def test_while_a_rotation_lasts_either_key_opens_and_after_it_the_new_one_only(
+    keys: Keys, sent: str, opens: bool
+) -> None:
+    if opens:
+        assert keys.caller(None, sent) == Caller("internal", chooses_tenant=True, by_key=True)
+    else:
+        with pytest.raises(UnauthorizedError, match="not the one"):
+            keys.caller(None, sent)
+
+
+@pytest.mark.parametrize("keys", [KEYS, ROTATING])
+@pytest.mark.parametrize("sent", ["the-internal-key", "the-key-before", "neither"])
+def test_every_key_is_compared_in_constant_time_and_twice_whichever_it_is(
+    monkeypatch: pytest.MonkeyPatch, keys: Keys, sent: str
+) -> None:
+    compared: list[bytes] = []
+    compare = secrets.compare_digest
+
+    def remember(given: bytes, known: bytes) -> bool:
+        compared.append(known)
+        return compare(given, known)
+
+    monkeypatch.setattr(secrets, "compare_digest", remember)
+    with contextlib.suppress(UnauthorizedError):
+        keys.caller(None, sent)
+    assert compared == [b"the-internal-key", (keys.previous_internal_key or keys.internal_key).encode()]
+
+
+@pytest.mark.parametrize("previous", ["the-key-before", ""])
+def test_the_previous_key_is_a_setting_that_may_be_absent(previous: str) -> None:
+    environ = {
+        "DATABASE_URL": "postgresql://x",
+        "NATS_URL": "nats://x",
+        "KEYBUZZ_INTERNAL_KEY": "the-internal-key",
+        "KEYBUZZ_INTERNAL_KEY_PREVIOUS": previous,
+    }
+    settings = load(Settings, environ)
+    assert Keys.of(settings).previous_internal_key == (previous or None)
+    assert "the-key" not in repr(settings)
+
+
+@pytest.mark.parametrize("role", ["internal", "INTERNAL", "admin", "agent"])
+@pytest.mark.parametrize("keys", [KEYS, ROTATING, DEV])
+def test_no_role_of_a_token_counts_as_the_internal_key(keys: Keys, role: str) -> None:
+    assert not keys.caller(bearer(role=role)["Authorization"], None).by_key
+
+
+def test_dev_mode_waives_the_internal_key() -> None:
+    assert DEV.caller(None, None).by_key
 
 
 @pytest.mark.parametrize("tenant_id", ["", "../oauth", "a b", "-kbz", "a" * 65, "kbz.1"])

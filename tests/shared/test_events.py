@@ -16,10 +16,10 @@ BY_SUBJECT = {event.SUBJECT: event for event in events.EVENTS}
 EVENT_IDS = [event.SUBJECT for event in events.EVENTS]
 
 FIELDS_WITHOUT_PERSONAL_DATA = {
-    *("tenantId", "name", "plan", "status"),  # name is the tenant's, a company
+    *("tenantId", "name", "plan", "status", "syncedAt"),  # name is the tenant's, a company
     *("inboundAddresses", "inboundAddress", "email", "country"),  # addresses of the tenant's own, given by us
     *("marketplace", "marketplaceIds", "connectionId", "sellerId", "region", "appSource"),
-    *("connectedAt", "reauthorizeBy"),
+    *("connectedAt", "reauthorizeBy", "reason", "at"),
     *("messageId", "externalId", "ticketId", "externalOrderId", "source", "receivedAt", "replyBy"),
     *("orderId", "orderStatus", "isNew", "cause"),
     *("jobId", "days", "window", "from", "to", "ordersStored", "itemsStored", "etaSeconds", "error"),

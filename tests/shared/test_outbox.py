@@ -1,6 +1,8 @@
 """What is committed reaches its stream once and in order, whatever dies on the way."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -309,3 +311,28 @@ async def test_a_relay_that_the_database_refuses_waits(stack: Stack, pool: Pool)
         assert not task.done()
         assert not relay.leading
     assert await relay.unpublished(pool) == 1
+
+
+async def test_a_relay_that_is_cancelled_ends_though_its_database_does_not_answer(
+    stack: Stack, pool: Pool, relay: Outbox
+) -> None:
+    async def leads() -> bool:
+        return relay.leading
+
+    async with nats_as(stack, "orders") as client, running(relay.run(client)) as task:
+        await until(leads)
+        backend = await pool.fetchval(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'orders relay' AND datname = current_database()"
+        )
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(2 * outbox_.IDLE_SECONDS)  # it asks, and waits for the answer
+            task.cancel()
+
+            async def ended() -> bool:
+                return task.done()
+
+            await until(ended)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    assert task.cancelled()

@@ -86,9 +86,9 @@ async def test_a_tenant_told_again_changes_and_announces_nothing(
     databases: Databases, service: Service, kind: type[TenantCreated], second_id: str
 ) -> None:
     await service.hear(kind(tenant_id=TENANT), "event-1")
-    before = await databases.dump("touched")
+    before = await databases.dump("written")
     await service.hear(kind(tenant_id=TENANT), second_id)
-    after = await databases.dump("touched")
+    after = await databases.dump("written")
     assert len(after.pop("inbox")) == len({"event-1", second_id})
     del before["inbox"]
     assert after == before

@@ -101,18 +101,23 @@ async def test_a_product_that_sorts_ids_in_another_way_loses_none(
 ) -> None:
     """As en_US.UTF-8 does, which the servers of the tests do not have: capitals beside their small letters."""
 
-    async def copy_page(pool: Any, after: str, limit: int) -> bytes:
+    async def copy_page(pool: Any, after: str, limit: int) -> product.Page | None:
+        rows = await pool.fetch(
+            "SELECT id FROM tenants WHERE (lower(id), id) > (lower($1), $1) ORDER BY lower(id), id LIMIT $2",
+            *(after, limit),
+        )
+        if not rows:
+            return None
         page = io.BytesIO()
         await pool.copy_from_query(
-            "SELECT id, name, upper(plan), upper(status), updated_at FROM tenants"
-            " WHERE (lower(id), id) > (lower($1), $1) ORDER BY lower(id), id LIMIT $2",
-            *(after, limit),
+            "SELECT id, name, upper(plan), upper(status), updated_at FROM tenants WHERE id = ANY ($1::text[])",
+            [row["id"] for row in rows],
             output=page,
             format="binary",
         )
-        return page.getvalue()
+        return product.Page(page.getvalue(), rows[-1]["id"])
 
-    monkeypatch.setattr(product, "copy_page", copy_page)
+    monkeypatch.setattr(product, "_copy_page", copy_page)
     monkeypatch.setattr(sync, "PAGE", 2)
     for tenant_id in ("a1", "B1", "c1", "D1", "Zed", "a-b", "A-B"):
         await databases.put(tenant_id)
@@ -358,16 +363,16 @@ async def test_a_dry_run_into_an_empty_database_leaves_it_empty(databases: Datab
 
 async def fails_at_page(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The product's database is lost when the page of this number is asked for, once."""
-    copy, asked = product.copy_page, 0
+    copy, asked = product._copy_page, 0
 
-    async def copy_page(pool: Any, after: str, limit: int) -> bytes:
+    async def copy_page(pool: Any, after: str, limit: int) -> product.Page | None:
         nonlocal asked
         asked += 1
         if asked == number:
             raise ConnectionResetError
         return await copy(pool, after, limit)
 
-    monkeypatch.setattr(product, "copy_page", copy_page)
+    monkeypatch.setattr(product, "_copy_page", copy_page)
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 4])
@@ -435,18 +440,17 @@ async def test_vanished_tenants_are_counted_once_by_a_run_that_goes_on(
     many = await databases.put_many(20)
     await service.sync_all()
     await databases.remove(*many)
-    working = sync._Bulk._complete_addresses
+    working = queries.has_completed_with
     calls = 0
 
-    async def fail_behind(bulk: Any, after: str) -> None:
+    async def fail_behind(conn: Any, countries: Any) -> bool:
         nonlocal calls
         calls += 1
-        await working(bulk, after)
         if calls == 1:
-            await bulk._advance(after)
             raise ConnectionResetError
+        return await working(conn, countries)
 
-    monkeypatch.setattr(sync._Bulk, "_complete_addresses", fail_behind)
+    monkeypatch.setattr(queries, "has_completed_with", fail_behind)
     with pytest.raises(ConnectionResetError):
         await service.sync_all()
     outcome = await service.sync_all()
@@ -524,15 +528,28 @@ async def test_changes_that_an_event_brings_during_a_run_are_not_overwritten(
 ) -> None:
     await service.sync_all()
     await databases.put("kbz-001", plan="free")
-    copy = product.copy_page
+    copy = product._copy_page
 
-    async def copy_then_change(pool: Any, after: str, limit: int) -> bytes:
+    async def copy_then_change(pool: Any, after: str, limit: int) -> product.Page | None:
         page = await copy(pool, after, limit)
         await databases.put("kbz-001", plan="business")
         await service.updated("kbz-001")
         return page
 
-    monkeypatch.setattr(product, "copy_page", copy_then_change)
+    monkeypatch.setattr(product, "_copy_page", copy_then_change)
     assert (await service.sync_all()).counts == Counts(skipped=6)
     assert await equal(databases)
     assert [event.plan for event in await databases.announced("kbz-001")] == ["STARTER", "BUSINESS"]
+
+
+async def test_a_deleted_tenant_that_comes_back_is_like_any_other_and_can_be_deleted_again(
+    databases: Databases, service: Service
+) -> None:
+    await service.sync_all()
+    for _ in range(2):
+        await databases.remove("kbz-001")
+        assert (await service.sync_all()).counts == Counts(updated=1, archived=1, skipped=5)
+        await databases.put("kbz-001", name="Back")
+        assert (await service.sync_all()).counts == Counts(updated=1, skipped=5)
+        assert (await service.sync_all()).counts == Counts(skipped=6)
+        assert await equal(databases)

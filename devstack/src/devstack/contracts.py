@@ -24,6 +24,8 @@ the product app and from the NATS CLI:
 
     nats pub tenant.created '{"tenantId":"kbz-003"}'
 
+How the product app publishes its events, and what to do without an acknowledgement: [publishing.md](publishing.md).
+
 An event reaches every consumer at least once and takes effect once; events of one aggregate are published in the
 order of their commits. What cannot be handled stands in the stream DLQ under `dlq.<stream>.<consumer>`, with
 the headers `dlq-code`, `dlq-reason`, `dlq-subject`, `dlq-stream`, `dlq-sequence` and `dlq-deliveries`.

@@ -26,6 +26,8 @@ class Caller(Struct, frozen=True):
     tenant_id: str | None = None
     user: str | None = None
     chooses_tenant: bool = False
+    by_key: bool = False
+    """By the internal key, or where dev mode waives it; whatever role a token claims, it is not."""
 
 
 class Keys(Struct, frozen=True):
@@ -34,28 +36,38 @@ class Keys(Struct, frozen=True):
     internal_key: str
     jwt_secret: str | None
     dev_mode: bool
+    previous_internal_key: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "Keys":
-        secret = settings.jwt_secret
+        secret, previous = settings.jwt_secret, settings.keybuzz_internal_key_previous
         return cls(
             settings.keybuzz_internal_key.reveal(),
             secret.reveal() if secret else None,
             settings.keybuzz_dev_mode,
+            previous.reveal() if previous else None,
         )
 
     def caller(self, authorization: str | None, internal_key: str | None) -> Caller:
         """UnauthorizedError says what is wrong with the credentials, never what they were."""
         if internal_key is not None:
-            if secrets.compare_digest(internal_key.encode(), self.internal_key.encode()):
-                return Caller(INTERNAL, chooses_tenant=True)
+            if self._is_internal(internal_key):
+                return Caller(INTERNAL, chooses_tenant=True, by_key=True)
             raise UnauthorizedError("The X-Internal-Key is not the one that this service knows.")
         if authorization is not None and self.jwt_secret is not None:
             return self._bearer(authorization, self.jwt_secret)
         if self.dev_mode:
-            return Caller(INTERNAL, chooses_tenant=True)
+            return Caller(INTERNAL, chooses_tenant=True, by_key=True)
         wanted = "an X-Internal-Key" if self.jwt_secret is None else "Authorization: Bearer <token>"
         raise UnauthorizedError(f"The request has no credentials: send {wanted}.")
+
+    def _is_internal(self, given: str) -> bool:
+        """Compares with both keys, always: the time that it takes tells neither which one it is nor whether there are
+        two.
+        """
+        current = secrets.compare_digest(given.encode(), self.internal_key.encode())
+        previous = secrets.compare_digest(given.encode(), (self.previous_internal_key or self.internal_key).encode())
+        return current or previous
 
     def _bearer(self, authorization: str, secret: str) -> Caller:
         scheme, _, token = authorization.partition(" ")

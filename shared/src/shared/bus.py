@@ -268,6 +268,13 @@ class Bus:
             await self.broker.stop()
         except* NatsError:
             log.info("nats_was_closed_already")
+            # FastStream's own stop ends at the first thing that a closed connection refuses.
+            subscribers: list[Any] = list(self.broker.subscribers)
+            for subscriber in subscribers:
+                for task in subscriber.tasks:
+                    task.cancel()
+                subscriber.send_stream.close()
+                subscriber.receive_stream.close()
 
     @property
     def connected(self) -> bool:

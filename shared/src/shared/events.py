@@ -75,6 +75,11 @@ class TenantSynced(Event, frozen=True, kw_only=True, rename="camel"):
     synced_at: datetime | None = None
     """When our copy became this: of two events about a tenant the later one is true."""
 
+    @property
+    def archived(self) -> bool:
+        """The tenant is archived: everything of it stops."""
+        return self.status == "ARCHIVED"
+
 
 class ConnectionConnected(Event, frozen=True, kw_only=True, rename="camel"):
     """The seller's account is usable: credentials are in Vault and the connection is committed."""

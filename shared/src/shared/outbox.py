@@ -114,7 +114,9 @@ class Outbox:
                         self._wake.clear()
                         pauses = _pauses()
         finally:
-            await conn.close(timeout=1)
+            # An error of its own would take the place of the cancellation, and the relay would run on.
+            with contextlib.suppress(*LOST):
+                await conn.close(timeout=1)
 
     async def _round(self, conn: Conn, connection: Client) -> tuple[int, int]:
         rows = await conn.fetch(

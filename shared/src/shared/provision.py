@@ -66,6 +66,7 @@ async def provision(url: str, replicas: int = 1, cacert: str | None = None) -> N
         url,
         inbox_prefix=b"_INBOX_provisioner",
         allow_reconnect=False,
+        reconnect_time_wait=0.5,
         max_reconnect_attempts=2,  # allow_reconnect does not count for the first connection: two minutes by default
         connect_timeout=10,
         error_cb=_ignore,  # the last one rises

@@ -81,9 +81,7 @@ class Service:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await _cancel(self._loops)
         await self.bus.stop()
         await self._cleanup.aclose()
         log.info("stopped", exit_code=self._exit_code)
@@ -145,8 +143,7 @@ class Service:
         except TimeoutError as error:
             raise UnavailableError("Events are left in the outbox: the next relay publishes them.") from error
         finally:
-            relay.cancel()
-            await asyncio.gather(relay, return_exceptions=True)
+            await _cancel([relay])
 
     def _end(self, exit_code: int) -> None:
         self._exit_code = exit_code
@@ -191,6 +188,15 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((host, settings.port), backlog=1024)
     except OSError as error:
         raise PermanentError(f"{host}:{settings.port} cannot be listened on: {error.strerror}.") from error
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until they end: asyncio.wait_for before Python 3.12 loses a cancellation that comes with its result."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1)
 
 
 async def _forever(name: str, body: Callable[[], Awaitable[None]]) -> None:

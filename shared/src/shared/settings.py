@@ -44,6 +44,8 @@ class Settings(Environment, frozen=True, kw_only=True):
     nats_cacert: str | None = None
     jwt_secret: Secret | None = None
     keybuzz_internal_key: Secret
+    keybuzz_internal_key_previous: Secret | None = None
+    """Valid too, while a rotation lasts."""
     keybuzz_dev_mode: bool = False
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000

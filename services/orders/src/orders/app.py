@@ -22,6 +22,7 @@ async def main() -> None:
     async with Service("orders", settings) as service, httpx.AsyncClient(timeout=spapi.TIMEOUT) as http:
         api = spapi.SpApi(settings, vault, http)
         service.checks["vault"] = vault.not_ready
+        service.handle("follow_tenant", partial(handlers.follow_tenant, pool=service.pool, outbox=service.outbox))
         service.handle(
             "start_backfill",
             partial(handlers.start_backfill, pool=service.pool, outbox=service.outbox, settings=settings),

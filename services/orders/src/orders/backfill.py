@@ -23,7 +23,7 @@ from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import queries
-from .domain import Job, JobState, Lease, from_amazon, is_known_status
+from .domain import Job, JobState, Lease, TenantArchivedError, from_amazon, is_known_status
 
 LEASE = timedelta(seconds=10)
 """How long a job rests when its worker is killed; a living one renews it three times as often."""
@@ -32,11 +32,21 @@ DELAY_CAP_SECONDS = 300
 
 
 async def request(conn: Conn, outbox: Outbox, tenant_id: str, days: int) -> tuple[Job, bool]:
-    """Queue a backfill in the caller's transaction, or name the one that runs; whether it is new."""
+    """Queue a backfill in the caller's transaction, or name the one that runs; whether it is new.
+    TenantArchivedError before anything is written.
+    """
+    if await queries.lock_tenant(conn, tenant_id):
+        raise TenantArchivedError("The tenant is archived: its orders are fetched again once the product activates it.")
     job, is_new = await queries.insert_job(conn, tenant_id, days)
     if is_new:
         await outbox.add(conn, BackfillRequested(**_told(job)))
     return job, is_new
+
+
+async def end(conn: Conn, outbox: Outbox, tenant_id: str, error: PermanentError) -> None:
+    """End the tenant's unfinished backfill in the caller's transaction; its worker stops at its next page."""
+    for job in await queries.fail_jobs(conn, tenant_id, error.code, str(error)):
+        await outbox.add(conn, BackfillFailed(**_told(job), error=error.code))
 
 
 async def run(pool: Pool, outbox: Outbox, api: SpApi) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from shared.amazon import orders as amazon
-from shared.errors import NotFoundError, RetryLaterError
+from shared.errors import NotFoundError, PermanentError, RetryLaterError
 from shared.events import AMAZON
 
 AT_RISK = timedelta(hours=24)
@@ -32,6 +32,13 @@ class TenantNotConnectedError(RetryLaterError):
     """Nothing is known of the tenant's account; its connection.connected may be on its way."""
 
     code = "tenant_not_connected"
+    status = 409
+
+
+class TenantArchivedError(PermanentError):
+    """An archived tenant's orders are not fetched."""
+
+    code = "tenant_archived"
     status = 409
 
 

@@ -1,24 +1,37 @@
 """Events in."""
 
+import contextlib
+
 from shared import inbox
 from shared.amazon import orders as amazon
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
-from shared.events import ConnectionConnected, MessageReceived, OrderStored, StoreCause
+from shared.events import ConnectionConnected, MessageReceived, OrderStored, StoreCause, TenantSynced
 from shared.outbox import Outbox
 
 from . import backfill, queries
-from .domain import TenantNotConnectedError, from_amazon
+from .domain import TenantArchivedError, TenantNotConnectedError, from_amazon
 from .settings import OrdersSettings
 
 
 async def start_backfill(
     event: ConnectionConnected, event_id: str, *, pool: Pool, outbox: Outbox, settings: OrdersSettings
 ) -> None:
-    """A new connection, or an old one made anew, gets its past orders."""
+    """A new connection, or an old one made anew, gets its past orders; an archived tenant's is only kept."""
     async with pool.acquire() as conn, conn.transaction():
         if await inbox.claim(conn, "start_backfill", event_id) and await queries.upsert_connection(conn, event):
-            await backfill.request(conn, outbox, event.tenant_id, settings.backfill_days)
+            with contextlib.suppress(TenantArchivedError):
+                await backfill.request(conn, outbox, event.tenant_id, settings.backfill_days)
+
+
+async def follow_tenant(event: TenantSynced, event_id: str, *, pool: Pool, outbox: Outbox) -> None:
+    """An archived tenant's backfills end; one that comes back may ask for another."""
+    async with pool.acquire() as conn, conn.transaction():
+        if not await inbox.claim(conn, "follow_tenant", event_id):
+            return
+        if await queries.upsert_tenant(conn, event) and event.archived:
+            ended = TenantArchivedError("The tenant was archived before its backfill was complete.")
+            await backfill.end(conn, outbox, event.tenant_id, ended)
 
 
 async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Pool, outbox: Outbox, api: SpApi) -> None:

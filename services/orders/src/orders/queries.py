@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from shared.db import Conn, Pool
-from shared.events import AMAZON, ConnectionConnected
+from shared.events import AMAZON, ConnectionConnected, TenantSynced
 
 from .domain import Connection, Item, Job, JobState, Lease, NewOrder, StoredOrder, Upserted, sla_status
 
@@ -25,6 +25,34 @@ _ORDER = (
 _UNFINISHED = "('REQUESTED', 'RUNNING', 'WAITING')"
 _STALE = "next_token_at <= clock_timestamp() - interval '23 hours'"
 """A page token lives for 24 hours."""
+
+
+async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool:
+    """False when the event is older than what we know."""
+    changed = await conn.fetchval(
+        """
+        INSERT INTO tenants AS t (id, archived, synced_at) VALUES ($1, $2, $3)
+        ON CONFLICT (id) DO UPDATE SET archived = excluded.archived, synced_at = excluded.synced_at
+         WHERE t.synced_at IS NULL OR t.synced_at < excluded.synced_at
+        RETURNING true
+        """,
+        event.tenant_id,
+        event.archived,
+        event.synced_at,
+    )
+    return changed is not None
+
+
+async def lock_tenant(conn: Conn, tenant_id: str) -> bool:
+    """Whether the tenant is archived, which stays so until the transaction ends. One that we have not heard of yet
+    gets a row: what does not exist cannot be locked.
+    """
+    archived: bool = await conn.fetchval(
+        "INSERT INTO tenants AS t (id, archived) VALUES ($1, false)"
+        " ON CONFLICT (id) DO UPDATE SET archived = t.archived RETURNING archived",
+        tenant_id,
+    )
+    return archived
 
 
 async def upsert_connection(conn: Conn, event: ConnectionConnected) -> bool:
@@ -234,8 +262,8 @@ async def get_job(pool: Pool, tenant_id: str, job_id: UUID) -> Job | None:
 
 
 async def claim_job(pool: Pool, lease: timedelta) -> Lease | None:
-    """The job that has been due longest, of whichever tenant, for the time of the lease. One whose page token is too
-    old for Amazon begins its window again, and its count with it.
+    """The job that has been due longest, of whichever tenant that is not archived, for the time of the lease. One
+    whose page token is too old for Amazon begins its window again, and its count with it.
     """
     row = await pool.fetchrow(
         f"""
@@ -248,6 +276,7 @@ async def claim_job(pool: Pool, lease: timedelta) -> Lease | None:
          WHERE id = (SELECT id FROM backfill_jobs
                       WHERE state IN {_UNFINISHED} AND next_attempt_at <= clock_timestamp()
                         AND (leased_until IS NULL OR leased_until < clock_timestamp())
+                        AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)
                       ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED)
         RETURNING {_JOB}, lease_token, attempts, next_token
         """,  # noqa: S608 - constants
@@ -318,6 +347,18 @@ async def fail_job(conn: Conn, lease: Lease, code: str, error: str) -> Job | Non
         error,
     )
     return _job(row) if row else None
+
+
+async def fail_jobs(conn: Conn, tenant_id: str, code: str, error: str) -> list[Job]:
+    """End what is unfinished of a tenant, whoever has it in hand."""
+    rows = await conn.fetch(
+        f"UPDATE backfill_jobs SET state = 'FAILED', leased_until = NULL, finished_at = clock_timestamp(),"  # noqa: S608
+        f" error_code = $2, error = $3 WHERE tenant_id = $1 AND state IN {_UNFINISHED} RETURNING {_JOB}",
+        tenant_id,
+        code,
+        error,
+    )
+    return [_job(row) for row in rows]
 
 
 def _job(row: asyncpg.Record) -> Job:

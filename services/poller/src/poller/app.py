@@ -15,6 +15,7 @@ from .settings import PollerSettings
 async def serve() -> None:
     settings = load(PollerSettings)
     async with Service("poller", settings) as service:
+        service.handle("follow_tenant", partial(handlers.follow_tenant, pool=service.pool))
         service.handle("start_polling", partial(handlers.start_polling, pool=service.pool, settings=settings))
         service.loop("polling", partial(polling.run, service.pool, service.outbox, mock.fetch))
         await service.serve(ROUTES, dependencies={"source": mock.fetch})

@@ -19,7 +19,7 @@ class TicketNotFoundError(NotFoundError):
 
 
 class NotScheduledError(NotFoundError):
-    """The tenant is not polled: no account is connected."""
+    """The tenant is not polled: no account is connected, or it is archived."""
 
     code = "not_scheduled"
 

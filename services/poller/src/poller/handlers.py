@@ -2,7 +2,7 @@
 
 from shared import inbox
 from shared.db import Pool
-from shared.events import ConnectionConnected
+from shared.events import ConnectionConnected, TenantSynced
 
 from . import queries
 from .settings import PollerSettings
@@ -13,3 +13,10 @@ async def start_polling(event: ConnectionConnected, event_id: str, *, pool: Pool
     async with pool.acquire() as conn, conn.transaction():
         if await inbox.claim(conn, "start_polling", event_id):
             await queries.upsert_schedule(conn, event, settings.poll_interval_seconds)
+
+
+async def follow_tenant(event: TenantSynced, event_id: str, *, pool: Pool) -> None:
+    """An archived tenant is polled no more, but for a poll in hand; one that comes back is due at once."""
+    async with pool.acquire() as conn, conn.transaction():
+        if await inbox.claim(conn, "follow_tenant", event_id) and await queries.upsert_tenant(conn, event):
+            await queries.make_due(conn, event.tenant_id)

@@ -46,6 +46,8 @@ async def poll_now(pool: Pool, outbox: Outbox, source: Source, tenant_id: str) -
     lease = await queries.claim_schedule(pool, tenant_id, LEASE)
     if lease is not None:
         return await _poll_or_note(pool, outbox, source, lease)
+    if await queries.is_archived(pool, tenant_id):
+        raise NotScheduledError("The tenant is archived: it is polled again once the product activates it.")
     if await queries.list_schedules(pool, tenant_id):
         raise PollRunningError("The tenant is being polled at this moment.", delay_seconds=2)
     raise NotScheduledError("The tenant is not polled: its Amazon account has to be connected first.")

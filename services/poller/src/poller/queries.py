@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.db import Conn, Pool
-from shared.events import AMAZON, ConnectionConnected
+from shared.events import AMAZON, ConnectionConnected, TenantSynced
 
 from .domain import IncomingMessage, Lease, Schedule, Ticket, TicketMessage, reply_by
 
@@ -30,13 +30,42 @@ async def upsert_schedule(conn: Conn, event: ConnectionConnected, interval_secon
     )
 
 
+async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool:
+    """True when the tenant was archived and is no more; an event older than what we know changes nothing."""
+    came_back = await conn.fetchval(
+        """
+        INSERT INTO tenants AS t (id, archived, synced_at) VALUES ($1, $2, $3)
+        ON CONFLICT (id) DO UPDATE SET archived = excluded.archived, synced_at = excluded.synced_at
+         WHERE t.synced_at IS NULL OR t.synced_at < excluded.synced_at
+        RETURNING old.archived AND NOT new.archived
+        """,
+        event.tenant_id,
+        event.archived,
+        event.synced_at,
+    )
+    return came_back is True
+
+
+async def is_archived(pool: Pool, tenant_id: str) -> bool:
+    return bool(await pool.fetchval("SELECT archived FROM tenants WHERE id = $1", tenant_id))
+
+
+async def make_due(conn: Conn, tenant_id: str) -> None:
+    await conn.execute(
+        "UPDATE poll_schedules SET next_due = clock_timestamp(), failures = 0 WHERE tenant_id = $1", tenant_id
+    )
+
+
 async def claim_due(pool: Pool, limit: int, lease: timedelta) -> list[Lease]:
-    """The schedules that have been due longest, of whichever tenants, for the time of the lease."""
+    """The schedules that have been due longest, of whichever tenants that are not archived, for the time of the
+    lease.
+    """
     rows = await pool.fetch(
         """
         UPDATE poll_schedules s SET leased_until = clock_timestamp() + $2, lease_token = lease_token + 1
           FROM (SELECT tenant_id, marketplace FROM poll_schedules
                  WHERE greatest(next_due, leased_until) <= clock_timestamp()
+                   AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)
                  ORDER BY greatest(next_due, leased_until) LIMIT $1 FOR UPDATE SKIP LOCKED) due
          WHERE (s.tenant_id, s.marketplace) = (due.tenant_id, due.marketplace)
         RETURNING s.tenant_id, s.marketplace, s.lease_token AS token
@@ -48,10 +77,11 @@ async def claim_due(pool: Pool, limit: int, lease: timedelta) -> list[Lease]:
 
 
 async def claim_schedule(pool: Pool, tenant_id: str, lease: timedelta) -> Lease | None:
-    """A tenant's schedule, due or not; None while somebody else has it."""
+    """A tenant's schedule, due or not; None while somebody else has it, or the tenant is archived."""
     row = await pool.fetchrow(
         "UPDATE poll_schedules SET leased_until = clock_timestamp() + $3, lease_token = lease_token + 1"
         " WHERE tenant_id = $1 AND marketplace = $2 AND (leased_until IS NULL OR leased_until < clock_timestamp())"
+        " AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)"
         " RETURNING tenant_id, marketplace, lease_token AS token",
         tenant_id,
         AMAZON,

@@ -29,6 +29,7 @@ class TicketAnswer(Ticket, frozen=True, rename="camel"):
 
 class StatusAnswer(Struct, frozen=True, rename="camel"):
     tenant_id: str
+    archived: bool
     schedules: list[Schedule]
 
 
@@ -61,7 +62,8 @@ async def get_ticket(
 
 @get("/api/v1/poller/status", summary="How a tenant is polled")
 async def poller_status(tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> StatusAnswer:
-    return StatusAnswer(tenant_id, await queries.list_schedules(pool, tenant_id))
+    archived = await queries.is_archived(pool, tenant_id)
+    return StatusAnswer(tenant_id, archived, await queries.list_schedules(pool, tenant_id))
 
 
 @post("/api/v1/poller/run", status_code=200, summary="Poll a tenant now")

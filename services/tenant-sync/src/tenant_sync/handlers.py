@@ -54,6 +54,7 @@ async def note_connection(
             return
         if not await queries.upsert_connection(conn, event, countries):
             return
+        await queries.lock_tenants(conn, [event.tenant_id])
         if await sync.give_addresses(conn, settings, [event.tenant_id], settings.countries):
             await queries.announce(conn, [event.tenant_id])
             outbox.wake()

@@ -2,7 +2,11 @@
 ours stands here, once, for a single tenant and for pages alike.
 """
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
+
+from msgspec import Struct
 
 from shared.db import Pool
 
@@ -21,20 +25,45 @@ async def get_tenant(product: Pool, tenant_id: str) -> ProductTenant | None:
     return ProductTenant(*row) if row else None
 
 
-async def copy_page(product: Pool, after: str, limit: int) -> bytes:
-    """A page in the order of the ids, beginning behind one of them, as COPY's binary form of id, name, our plan, our
-    status, updated_at: it goes from one database to the other without becoming Python values on its way.
+class Page(Struct, frozen=True):
+    """Tenants as COPY's binary form of id, name, our plan, our status, updated_at: they go from one database to the
+    other without becoming Python values on their way. last is the last id of them as the product sorts ids, which our
+    database may do otherwise.
     """
-    page = io.BytesIO()
+
+    content: bytes
+    last: str
+
+
+async def pages(product: Pool, after: str, limit: int) -> AsyncIterator[Page]:
+    """All tenants behind an id, in the order of their ids. The next page is fetched while one is worked on."""
+    fetching = asyncio.create_task(_copy_page(product, after, limit))
+    try:
+        while page := await fetching:
+            fetching = asyncio.create_task(_copy_page(product, page.last, limit))
+            yield page
+    finally:
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+
+
+async def _copy_page(product: Pool, after: str, limit: int) -> Page | None:
+    """None when there is no tenant behind that id."""
+    last: str | None = await product.fetchval(
+        "SELECT max(id)::text FROM (SELECT id FROM tenants WHERE id > $1 ORDER BY id LIMIT $2) page", after, limit
+    )
+    if last is None:
+        return None
+    content = io.BytesIO()
     await product.copy_from_query(
-        f"SELECT id::text, coalesce(name::text, ''), {_OURS}, updated_at::timestamptz"  # noqa: S608 - a constant
-        " FROM tenants WHERE id > $1 ORDER BY id LIMIT $2",
+        f"SELECT id::text, coalesce(name::text, ''), {_OURS}, updated_at::timestamptz"  # noqa: S608 - constants
+        " FROM tenants WHERE id > $1 AND id <= $2",
         after,
-        limit,
-        output=page,
+        last,
+        output=content,
         format="binary",
     )
-    return page.getvalue()
+    return Page(content.getvalue(), last)
 
 
 async def count(product: Pool) -> int:

@@ -6,13 +6,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
+
 from shared.db import Conn, Pool
 from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
 from .domain import ARCHIVED, Address, Change, Connection, Counts, ProductTenant, Run, Tenant
 
-VALID_ID = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-"""As shared.events.TenantId: an id becomes part of a mail address and of a Vault path."""
+_FIT = "({id} ~ '^[A-Za-z0-9][A-Za-z0-9_-]*$' AND length({id}) <= 64)"
+"""As shared.events.TenantId: an id becomes part of a mail address and of a Vault path. PostgreSQL takes ten times as
+long for the bound within the pattern.
+"""
 
 # Only what is new or changed is written, or locked: what is equal is read. A copy from before a change never
 # overwrites a newer one; the time of a newer copy is kept even where it says the same, or a copy from between two
@@ -21,9 +25,8 @@ _MERGE = """
 WITH changed AS (
     INSERT INTO tenants AS t (id, name, plan, status, product_updated_at)
     SELECT i.id, i.name, i.plan, i.status, i.updated_at
-      FROM {source} LEFT JOIN tenants o ON o.id = i.id
-     WHERE i.id ~ '{valid_id}'
-       AND (o.id IS NULL OR o.deleted_at IS NOT NULL OR o.product_updated_at < i.updated_at
+      FROM {source} LEFT JOIN {ours} o ON o.id = i.id
+     WHERE (o.id IS NULL OR o.deleted_at IS NOT NULL OR o.product_updated_at < i.updated_at
             OR (o.product_updated_at = i.updated_at
                 AND (o.name, o.plan, o.status) IS DISTINCT FROM (i.name, i.plan, i.status)))
      ORDER BY i.id
@@ -38,13 +41,25 @@ WITH changed AS (
 )
 SELECT id, created, plan, status FROM changed WHERE differs
 """
-_MERGE_PAGE = _MERGE.format(source="incoming i", valid_id=VALID_ID)
+_MERGE_PAGE = _MERGE.format(
+    source="incoming i",
+    # What a page can meet lies between its ends: without them each page would read the whole table.
+    ours="(SELECT * FROM tenants WHERE id BETWEEN $1 AND $2)",
+)
 _MERGE_ONE = _MERGE.format(
     source="(VALUES ($1::text, $2::text, $3::text, $4::text, $5::timestamptz))"
     " AS i (id, name, plan, status, updated_at)",
-    valid_id=VALID_ID,
+    ours="tenants",
 )
 _RUN = "id, state, after_id, created, updated, archived, skipped, errors, started_at, updated_at, finished_at"
+
+
+class Staged(Struct, frozen=True):
+    """A page that is held: how many tenants, the least and the greatest id as this database orders them."""
+
+    tenants: int
+    least: str
+    greatest: str
 
 
 async def upsert_tenant(conn: Conn, tenant: ProductTenant) -> Change:
@@ -54,40 +69,43 @@ async def upsert_tenant(conn: Conn, tenant: ProductTenant) -> Change:
     return Change.CREATED if row["created"] else Change.UPDATED
 
 
-async def stage_page(conn: Conn, page: bytes) -> tuple[int, str]:
-    """Hold a page of the product's tenants until the transaction ends: how many they are, and the last id, "" when
-    there is none. The last is the last that came: the product's database may sort ids in another way than ours.
-    """
-    await conn.execute(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS incoming (n bigint GENERATED ALWAYS AS IDENTITY,"
-        " id text, name text, plan text, status text, updated_at timestamptz) ON COMMIT DELETE ROWS"
-    )
-    columns = ["id", "name", "plan", "status", "updated_at"]
-    await conn.copy_to_table("incoming", source=io.BytesIO(page), columns=columns, format="binary")
-    row = await conn.fetchrow(
-        "SELECT count(*) AS tenants, (SELECT id FROM incoming ORDER BY n DESC LIMIT 1) AS last FROM incoming"
-    )
-    return row["tenants"], row["last"] or ""
+async def make_stage(conn: Conn) -> None:
+    """The table that holds a page until the transaction ends; it lives as long as the connection."""
+    if await conn.fetchval("SELECT to_regclass('pg_temp.incoming')") is None:
+        await conn.execute(
+            "CREATE TEMPORARY TABLE incoming"
+            " (id text, name text, plan text, status text, updated_at timestamptz) ON COMMIT DELETE ROWS"
+        )
 
 
-async def merge_page(conn: Conn) -> list[tuple[str, bool, str, str]]:
+async def stage_page(conn: Conn, page: bytes) -> Staged:
+    """Hold a page of the product's tenants until the transaction ends."""
+    await conn.copy_to_table("incoming", source=io.BytesIO(page), format="binary")
+    row = await conn.fetchrow("SELECT count(*) AS tenants, min(id) AS least, max(id) AS greatest FROM incoming")
+    return Staged(row["tenants"], row["least"] or "", row["greatest"] or "")
+
+
+async def merge_page(conn: Conn, staged: Staged) -> list[tuple[str, bool, str, str]]:
     """The tenants of the page that were written: id, whether new, plan, status."""
-    return [(row["id"], row["created"], row["plan"], row["status"]) for row in await conn.fetch(_MERGE_PAGE)]
+    rows = await conn.fetch(_MERGE_PAGE, staged.least, staged.greatest)
+    return [(row["id"], row["created"], row["plan"], row["status"]) for row in rows]
 
 
 async def list_page(conn: Conn, *, without: Sequence[str], limit: int) -> list[str]:
-    """Ids of the page that are fit to be stored, but for some of them."""
+    """Ids of the page, but for some of them."""
     rows = await conn.fetch(
-        f"SELECT id FROM incoming WHERE id ~ '{VALID_ID}' AND id <> ALL ($1::text[]) ORDER BY id LIMIT $2",  # noqa: S608
+        "SELECT id FROM incoming i WHERE NOT EXISTS"
+        " (SELECT FROM unnest($1::text[]) AS changed (id) WHERE changed.id = i.id) ORDER BY id LIMIT $2",
         without,
         limit,
     )
     return [row["id"] for row in rows]
 
 
-async def list_unfit(conn: Conn) -> list[str]:
-    """Ids of the page that no mail address and no path can be made of."""
-    return [row["id"] for row in await conn.fetch(f"SELECT id FROM incoming WHERE id !~ '{VALID_ID}'")]  # noqa: S608
+async def drop_unfit(conn: Conn) -> list[str]:
+    """Take the tenants out of the page whose id no mail address and no path can be made of; their ids."""
+    rows = await conn.fetch(f"DELETE FROM incoming WHERE NOT {_FIT.format(id='id')} RETURNING id")  # noqa: S608
+    return [row["id"] for row in rows]
 
 
 async def list_live(pool: Pool, after: str, limit: int) -> list[str]:
@@ -120,48 +138,53 @@ async def get_tenant(conn: Conn | Pool, tenant_id: str) -> Tenant | None:
     return Tenant(**row) if row else None
 
 
+# Both the countries that every tenant has and those of a connection, without what is there.
+_MISSING = """
+SELECT t.id, wanted.country
+  FROM {tenants} CROSS JOIN unnest($1::text[]) AS wanted (country)
+ WHERE t.status <> $3 AND NOT EXISTS (SELECT FROM inbound_addresses a
+        WHERE a.tenant_id = t.id AND a.marketplace = $2 AND a.country = wanted.country)
+ UNION
+SELECT t.id, wanted.country
+  FROM {tenants} JOIN inbound_connections c ON c.tenant_id = t.id AND c.marketplace = $2
+ CROSS JOIN unnest(c.countries) AS wanted (country)
+ WHERE t.status <> $3 AND NOT EXISTS (SELECT FROM inbound_addresses a
+        WHERE a.tenant_id = t.id AND a.marketplace = $2 AND a.country = wanted.country)
+{ends}
+"""
+_MISSING_OF_SOME = _MISSING.format(
+    tenants="unnest($4::text[]) AS asked (id) JOIN tenants t ON t.id = asked.id", ends=""
+)
+_MISSING_OF_ALL = _MISSING.format(tenants="tenants t", ends="LIMIT $4")
+
+
 async def list_missing_addresses(
-    conn: Conn | Pool, countries: Sequence[str], *, tenant_ids: Sequence[str] | None, limit: int | None = None
+    conn: Conn, countries: Sequence[str], tenant_ids: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Tenant and country of every address that is wanted and not there, of some tenants or of all that live."""
-    rows = await conn.fetch(
-        """
-        SELECT t.id, wanted.country
-          FROM tenants t LEFT JOIN inbound_connections c ON c.tenant_id = t.id AND c.marketplace = $3
-         CROSS JOIN LATERAL (SELECT unnest($1::text[]) UNION SELECT unnest(c.countries)) AS wanted (country)
-         WHERE ($2::text[] IS NULL OR t.id = ANY ($2)) AND t.status <> $4
-           AND NOT EXISTS (SELECT FROM inbound_addresses a
-                            WHERE a.tenant_id = t.id AND a.marketplace = $3 AND a.country = wanted.country)
-         ORDER BY 1, 2 LIMIT $5
-        """,
-        countries,
-        tenant_ids,
-        AMAZON,
-        ARCHIVED,
-        limit,
-    )
+    """Tenant and country of every address that these tenants should have and have not."""
+    rows = await conn.fetch(_MISSING_OF_SOME, countries, AMAZON, ARCHIVED, tenant_ids)
     return [(row["id"], row["country"]) for row in rows]
 
 
-async def insert_addresses(conn: Conn, addresses: Sequence[tuple[str, str, str]]) -> set[str]:
-    """Tenant, country and mail of each; the tenants that got one. Who has an address for a country keeps it, and who
-    was archived before the caller held its row gets none.
+async def list_without_address(conn: Conn, countries: Sequence[str], limit: int) -> list[str]:
+    """Tenants that lack an address which they should have."""
+    rows = await conn.fetch(_MISSING_OF_ALL, countries, AMAZON, ARCHIVED, limit)
+    return sorted({row["id"] for row in rows})
+
+
+async def insert_addresses(conn: Conn, addresses: Sequence[tuple[str, str, str]]) -> None:
+    """Tenant, country and mail of each. The tenants are locked (lock_tenants) since before it was found that they lack
+    them: no two can come for one country, and none for a tenant that is archived meanwhile.
     """
-    rows = await conn.fetch(
-        """
-        INSERT INTO inbound_addresses (tenant_id, marketplace, country, email, status)
-        SELECT a.tenant_id, $4, a.country, a.email, 'PENDING'
-          FROM unnest($1::text[], $2::text[], $3::text[]) AS a (tenant_id, country, email)
-          JOIN tenants t ON t.id = a.tenant_id AND t.status <> $5
-        ON CONFLICT (tenant_id, marketplace, country) DO NOTHING RETURNING tenant_id
-        """,
+    await conn.execute(
+        "INSERT INTO inbound_addresses (tenant_id, marketplace, country, email, status)"
+        " SELECT a.tenant_id, $4, a.country, a.email, 'PENDING'"
+        " FROM unnest($1::text[], $2::text[], $3::text[]) AS a (tenant_id, country, email)",
         [tenant_id for tenant_id, _, _ in addresses],
         [country for _, country, _ in addresses],
         [email for _, _, email in addresses],
         AMAZON,
-        ARCHIVED,
     )
-    return {row["tenant_id"] for row in rows}
 
 
 async def settle_addresses(conn: Conn, tenant_ids: Sequence[str]) -> None:
@@ -173,7 +196,7 @@ async def settle_addresses(conn: Conn, tenant_ids: Sequence[str]) -> None:
                        CASE WHEN t.status = $2 THEN 'DISABLED'
                             WHEN a.activated_at IS NOT NULL THEN 'ACTIVE' ELSE 'PENDING' END AS status
                   FROM inbound_addresses a JOIN tenants t ON t.id = a.tenant_id
-                 WHERE a.tenant_id = ANY ($1::text[])) settled
+                  JOIN unnest($1::text[]) AS touched (id) ON touched.id = a.tenant_id) settled
          WHERE (a.tenant_id, a.marketplace, a.country) = (settled.tenant_id, settled.marketplace, settled.country)
            AND a.status <> settled.status
         """,
@@ -213,15 +236,14 @@ async def announce(conn: Conn, tenant_ids: Sequence[str]) -> None:
         INSERT INTO outbox (subject, key, payload)
         SELECT $2, t.id, convert_to(json_build_object(
                    'tenantId', t.id, 'name', t.name, 'plan', t.plan, 'status', t.status,
-                   'inboundAddresses', coalesce(a.addresses, '[]'::json),
-                   'syncedAt', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+                   'inboundAddresses', coalesce((
+                       SELECT json_agg(json_build_object('marketplace', a.marketplace, 'country', a.country,
+                                                         'email', a.email, 'status', a.status)
+                                       ORDER BY a.marketplace, a.country)
+                         FROM inbound_addresses a WHERE a.tenant_id = t.id), '[]'::json),
+                   'syncedAt', (SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
                )::text, 'UTF8')
-          FROM tenants t LEFT JOIN (
-                   SELECT tenant_id, json_agg(json_build_object('marketplace', marketplace, 'country', country,
-                                     'email', email, 'status', status) ORDER BY marketplace, country) AS addresses
-                     FROM inbound_addresses WHERE tenant_id = ANY ($1::text[]) GROUP BY tenant_id) a
-               ON a.tenant_id = t.id
-         WHERE t.id = ANY ($1::text[])
+          FROM unnest($1::text[]) AS told (id) JOIN tenants t ON t.id = told.id
         """,
         tenant_ids,
         TenantSynced.SUBJECT,
@@ -293,10 +315,21 @@ async def get_run(conn: Conn | Pool) -> Run | None:
     return Run(**row) if row else None
 
 
-async def insert_run(conn: Conn) -> Run:
+async def insert_run(conn: Conn, countries: Sequence[str]) -> Run:
     await conn.execute("DELETE FROM sync_runs WHERE started_at < clock_timestamp() - interval '30 days'")
-    row = await conn.fetchrow(f"INSERT INTO sync_runs DEFAULT VALUES RETURNING {_RUN}")  # noqa: S608 - a constant
+    row = await conn.fetchrow(
+        f"INSERT INTO sync_runs (countries) VALUES ($1) RETURNING {_RUN}",  # noqa: S608 - a constant
+        countries,
+    )
     return Run(**row)
+
+
+async def has_completed_with(conn: Conn, countries: Sequence[str]) -> bool:
+    """Whether the last completed run gave addresses for these countries, so that nobody lacks one of them."""
+    last: list[str] | None = await conn.fetchval(
+        "SELECT countries FROM sync_runs WHERE state = 'COMPLETED' ORDER BY finished_at DESC LIMIT 1"
+    )
+    return last == list(countries)
 
 
 async def advance_run(conn: Conn, run_id: UUID, after_id: str, counts: Counts, *, finished: bool) -> None:

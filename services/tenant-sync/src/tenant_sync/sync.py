@@ -24,7 +24,7 @@ from .domain import (
 )
 from .settings import TenantSyncSettings
 
-PAGE = 10_000
+PAGE = 20_000
 LISTED = 1_000
 """Ids of each kind that an answer names; the counts are always whole."""
 VANISHED_AT_MOST = 0.2
@@ -80,6 +80,7 @@ async def sync_one(
 ) -> Tenant:
     """Copy the tenant, give it its addresses for the countries and for its connection's, and announce what is new."""
     change = await queries.upsert_tenant(conn, tenant)
+    await queries.lock_tenants(conn, [tenant.id])
     if change is not Change.SKIPPED:
         _report_unknown([(tenant.id, tenant.our_plan, tenant.our_status)])
         await queries.settle_addresses(conn, [tenant.id])
@@ -102,18 +103,16 @@ async def archive_one(conn: Conn, outbox: Outbox, tenant_id: str) -> None:
 async def give_addresses(
     conn: Conn, settings: TenantSyncSettings, tenant_ids: Sequence[str], countries: Sequence[str]
 ) -> set[str]:
-    """Make the addresses that tenants lack; who got one."""
-    missing = await queries.list_missing_addresses(conn, countries, tenant_ids=tenant_ids)
-    if not missing:
-        return set()
-    await queries.lock_tenants(conn, sorted({tenant_id for tenant_id, _ in missing}))
-    return await queries.insert_addresses(
+    """Make the addresses that tenants lack, whose rows are locked; who got one."""
+    missing = await queries.list_missing_addresses(conn, countries, tenant_ids)
+    await queries.insert_addresses(
         conn,
         [
             (tenant_id, country, new_email(tenant_id, country, settings.inbound_domain))
             for tenant_id, country in missing
         ],
     )
+    return {tenant_id for tenant_id, _ in missing}
 
 
 async def sync_all(
@@ -129,6 +128,7 @@ async def sync_all(
             )
         bulk = _Bulk(conn, product_pool, outbox, settings, dry=dry)
         try:
+            await queries.make_stage(conn)
             await bulk.run()
         finally:
             await _unlock(conn)
@@ -163,19 +163,16 @@ class _Bulk:
 
     async def run(self) -> None:
         after = await self._begin()
-        tenants = PAGE
-        while tenants == PAGE:
-            page = await product.copy_page(self.product, after, PAGE)
+        async for page in product.pages(self.product, after, PAGE):
             async with transaction(self.conn, dry=self.dry):
-                tenants, last = await queries.stage_page(self.conn, page)
-                if tenants:
-                    await self._merge(tenants)
-                    after = last
-                    await self._advance(after)
+                await self._merge(await queries.stage_page(self.conn, page.content))
+                after = page.last
+                await self._advance(after)
             self.outbox.wake()
             log.info("tenants_syncing", after=after, dry=self.dry, **_fields(self.counts))
         vanished = await self._archive_deleted(after)
-        await self._complete_addresses(after)
+        if not await queries.has_completed_with(self.conn, self.settings.countries):
+            await self._complete_addresses(after)
         # Counted last: a run that goes on from here after a kill finds them again.
         self.counts.errors += len(vanished)
         self.results.add(created=[], updated=[], skipped=[], errors=vanished)
@@ -192,7 +189,9 @@ class _Bulk:
         if self.dry:
             return ""
         last = await queries.get_run(self.conn)
-        self.note = last if last and last.state == "RUNNING" else await queries.insert_run(self.conn)
+        self.note = (
+            last if last and last.state == "RUNNING" else await queries.insert_run(self.conn, self.settings.countries)
+        )
         self.counts = Counts(
             self.note.created, self.note.updated, self.note.archived, self.note.skipped, self.note.errors
         )
@@ -202,8 +201,9 @@ class _Bulk:
         if self.note is not None:
             await queries.advance_run(self.conn, self.note.id, after, self.counts, finished=finished)
 
-    async def _merge(self, tenants: int) -> None:
-        changed = await queries.merge_page(self.conn)
+    async def _merge(self, staged: queries.Staged) -> None:
+        unfit = await queries.drop_unfit(self.conn)
+        changed = await queries.merge_page(self.conn, staged)
         ids = [tenant_id for tenant_id, _, _, _ in changed]
         if ids:
             _report_unknown([(tenant_id, plan, status) for tenant_id, _, plan, status in changed])
@@ -212,16 +212,16 @@ class _Bulk:
                 await queries.settle_addresses(self.conn, updated)
             await give_addresses(self.conn, self.settings, ids, self.settings.countries)
             await queries.announce(self.conn, ids)
-        unfit = await queries.list_unfit(self.conn)
         if unfit:
             log.error("tenants_unfit", ids=unfit[:LISTED], reason="not an id that an address can be made of")
+        skipped_count = staged.tenants - len(ids) - len(unfit)
         room = LISTED - len(self.results.skipped)
-        skipped = await queries.list_page(self.conn, without=ids, limit=room) if room else []
+        skipped = await queries.list_page(self.conn, without=ids, limit=room) if room and skipped_count else []
         created_count = sum(created for _, created, _, _ in changed)
         self.counts.created += created_count
         self.counts.updated += len(ids) - created_count
         self.counts.errors += len(unfit)
-        self.counts.skipped += tenants - len(ids) - len(unfit)
+        self.counts.skipped += skipped_count
         self.results.add(
             created=[tenant_id for tenant_id, created, _, _ in changed if created],
             updated=[tenant_id for tenant_id, created, _, _ in changed if not created],
@@ -265,17 +265,15 @@ class _Bulk:
             yield page
 
     async def _complete_addresses(self, after: str) -> None:
-        """For a country that was added to the settings, or a connection that came before its tenant."""
-        while missing := await queries.list_missing_addresses(
-            self.conn, self.settings.countries, tenant_ids=None, limit=PAGE
-        ):
-            ids = sorted({tenant_id for tenant_id, _ in missing})
+        """For a country that was added to the settings."""
+        while ids := await queries.list_without_address(self.conn, self.settings.countries, PAGE):
             async with transaction(self.conn, dry=self.dry):
+                await queries.lock_tenants(self.conn, ids)
                 got = await give_addresses(self.conn, self.settings, ids, self.settings.countries)
                 await queries.announce(self.conn, sorted(got))
                 await self._advance(after)
             self.outbox.wake()
-            if self.dry:
+            if self.dry:  # nothing was kept, so the same tenants would come again
                 return
 
 

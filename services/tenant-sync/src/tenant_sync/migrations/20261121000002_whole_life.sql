@@ -17,6 +17,7 @@ create table sync_runs (
     id          uuid        primary key default uuidv7(),
     state       text        not null default 'RUNNING' check (state in ('RUNNING', 'COMPLETED')),
     after_id    text        not null default '',
+    countries   text[]      not null default '{}', -- that every tenant has an address for when the run is completed
     created     bigint      not null default 0,
     updated     bigint      not null default 0,
     archived    bigint      not null default 0,
