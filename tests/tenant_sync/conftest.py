@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -78,9 +78,11 @@ class Databases(Struct):
         found = await self.pool.fetch(f"SELECT * FROM {table} ORDER BY {TABLES[table]}")  # noqa: S608 - our own names
         return [dict(row) for row in found]
 
-    async def dump(self, *, versions: bool = False) -> dict[str, list[tuple[Any, ...]]]:
-        """Every row of every table; with their places and writers too, which any write changes."""
-        system = "ctid::text, xmin::text, " if versions else ""
+    async def dump(self, of: Literal["rows", "written", "touched"] = "rows") -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every table; with their places, writers and lockers too, which any touch changes."""
+        system = {"rows": "", "written": "ctid::text, xmin::text, ", "touched": "ctid::text, xmin::text, xmax::text, "}[
+            of
+        ]
         return {
             table: [
                 tuple(row)

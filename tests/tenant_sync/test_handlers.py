@@ -86,9 +86,9 @@ async def test_a_tenant_told_again_changes_and_announces_nothing(
     databases: Databases, service: Service, kind: type[TenantCreated], second_id: str
 ) -> None:
     await service.hear(kind(tenant_id=TENANT), "event-1")
-    before = await databases.dump(versions=True)
+    before = await databases.dump("written")
     await service.hear(kind(tenant_id=TENANT), second_id)
-    after = await databases.dump(versions=True)
+    after = await databases.dump("written")
     assert len(after.pop("inbox")) == len({"event-1", second_id})
     del before["inbox"]
     assert after == before
@@ -212,8 +212,9 @@ async def test_a_tenant_that_the_product_has_deleted_is_archived_once_and_comes_
     await service.hear(kind(tenant_id=TENANT))
     assert await databases.status(TENANT) == "ARCHIVED"
     assert await databases.statuses(TENANT) == {"FR": "DISABLED"}
-    # From a backup, with the time of change that it had.
-    await databases.product.execute("INSERT INTO tenants VALUES ($1, $2, $3, $4, $5, $6)", *row.values())
+    # From a backup, with a time of change before the one that we know.
+    restored = "INSERT INTO tenants VALUES ($1, $2, $3, $4, $5, $6::timestamptz - interval '1 day')"
+    await databases.product.execute(restored, *row.values())
     await service.hear(kind(tenant_id=TENANT))
     assert await databases.status(TENANT) == "ACTIVE"
     assert await databases.statuses(TENANT) == {"FR": "PENDING"}
@@ -315,9 +316,9 @@ async def test_a_connection_told_again_changes_and_announces_nothing(
     await service.created(TENANT)
     event = connected(tenant_id=TENANT, marketplace_ids=[GERMANY])
     await service.hear(event, "event-1")
-    before = await databases.dump(versions=True)
+    before = await databases.dump("written")
     await service.hear(event, second_id)
-    after = await databases.dump(versions=True)
+    after = await databases.dump("written")
     del before["inbox"], after["inbox"]
     assert after == before
 
@@ -385,13 +386,30 @@ async def test_the_first_mail_proves_an_address_once(databases: Databases, servi
     event = received((await databases.email(TENANT)).upper())
     await service.hear(event, "event-1")
     assert await databases.statuses(TENANT) == {"FR": "ACTIVE"}
-    before = await databases.dump(versions=True)
+    before = await databases.dump("written")
     for event_id in ("event-1", "event-2"):
         await service.hear(event, event_id)
-    after = await databases.dump(versions=True)
+    after = await databases.dump("written")
     del before["inbox"], after["inbox"]
     assert after == before
     assert [event.inbound_addresses[0].status for event in await databases.announced()] == ["PENDING", "ACTIVE"]
+
+
+async def test_a_mail_that_comes_during_a_change_is_announced_behind_it(databases: Databases, service: Service) -> None:
+    await service.created(TENANT)
+    message = received(await databases.email(TENANT))
+    async with databases.pool.acquire() as conn, conn.transaction():
+        await conn.execute("UPDATE tenants SET name = 'Renamed' WHERE id = $1", TENANT)
+        mailing = asyncio.create_task(service.hear(message))
+        async with asyncio.timeout(20):
+            await databases.blocked()
+        await queries.announce(conn, [TENANT])
+    await mailing
+    assert [(event.name, event.inbound_addresses[0].status) for event in await databases.announced()] == [
+        ("eComLG", "PENDING"),
+        ("Renamed", "PENDING"),
+        ("Renamed", "ACTIVE"),
+    ]
 
 
 async def test_only_a_mail_to_an_address_of_that_tenant_activates_it(databases: Databases, service: Service) -> None:

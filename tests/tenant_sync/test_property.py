@@ -19,7 +19,7 @@ from tenant_sync.domain import ProductTenant, SyncRunningError, TenantNotVisible
 from tests.builders import connected
 from tests.tenant_sync.conftest import TABLES, Service
 
-TENANTS = ["a", "B", "c-3", "d_4"]
+TENANTS = ["a", "B", "c-3"]
 LIFE: list[type[Event]] = [TenantCreated, TenantUpdated, TenantArchived]
 NEVER = datetime.min.replace(tzinfo=UTC)
 GERMANY, SPAIN = "A1PA6795UKMFR9", "A1RKKUPIHCS9HS"
@@ -42,12 +42,12 @@ ours = st.one_of(
     st.tuples(st.just("sync_all")),
     st.tuples(st.just("dry_run")),
 )
+told = st.tuples(st.just("told"), products, kinds)
+step = st.one_of(told, told, products, ours)
+# An event that is lost is one that no step delivers; one that comes late comes behind other changes.
 steps = st.lists(
-    # An event that is lost is one that no step delivers; one that comes late comes behind other changes.
-    st.one_of(
-        products, ours, st.tuples(st.just("together"), st.lists(st.one_of(products, ours), min_size=2, max_size=3))
-    ),
-    min_size=4,
+    st.one_of(step, step, st.tuples(st.just("together"), st.lists(step, min_size=2, max_size=3))),
+    min_size=6,
     max_size=25,
 )
 
@@ -86,6 +86,11 @@ class World:
 
     async def hear(self, tenant_id: str, kind: type[Event]) -> None:
         await self._deliver(kind(tenant_id=tenant_id), str(uuid4()))
+
+    async def told(self, change: tuple[Any, ...], kind: type[Event]) -> None:
+        """As the product does: change, then tell."""
+        await self.step(*change)
+        await self.hear(change[1], kind)
 
     async def hear_again(self, which: int) -> None:
         if self.heard:
@@ -192,8 +197,8 @@ async def test_whatever_happened_one_last_reconcile_ends_it_right(world: World, 
         await world.step(*step)
     await world.sync_all()
     await world.ends_equal()
-    before = await world.databases.dump(versions=True)
+    before = await world.databases.dump("touched")
     await world.sync_all()
-    after = await world.databases.dump(versions=True)
+    after = await world.databases.dump("touched")
     del before["sync_runs"], after["sync_runs"]
     assert after == before

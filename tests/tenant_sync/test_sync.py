@@ -67,9 +67,9 @@ async def test_what_is_equal_is_not_written_at_all(databases: Databases, service
     await databases.put("kbz-003", plan="unheard-of")
     await databases.put("no/id")
     await service.sync_all()
-    before = await databases.dump(versions=True)
+    before = await databases.dump("touched")
     outcome = await service.sync_all()
-    after = await databases.dump(versions=True)
+    after = await databases.dump("touched")
     runs = [len(dumped.pop("sync_runs")) for dumped in (before, after)]
     assert after == before
     assert runs == [1, 2]
@@ -119,7 +119,7 @@ async def test_a_product_that_sorts_ids_in_another_way_loses_none(
 
     monkeypatch.setattr(product, "_copy_page", copy_page)
     monkeypatch.setattr(sync, "PAGE", 2)
-    for tenant_id in ("Zed", "a-b", "ab", "A-B", "a_c", "B", "b"):
+    for tenant_id in ("a1", "B1", "c1", "D1", "Zed", "a-b", "A-B"):
         await databases.put(tenant_id)
     async with asyncio.timeout(20):
         outcome = await service.sync_all()
@@ -180,10 +180,10 @@ async def test_what_the_product_leaves_empty_is_kept_empty(databases: Databases,
         await databases.product.execute(f"UPDATE tenants SET {column} = NULL WHERE id = 'kbz-00{number}'")  # noqa: S608
     assert (await service.sync_all()).counts == Counts(created=6)
     assert await equal(databases)
-    before = await databases.dump(versions=True)
+    before = await databases.dump("written")
     for number in (1, 2, 3):
         await service.updated(f"kbz-00{number}")
-    after = await databases.dump(versions=True)
+    after = await databases.dump("written")
     del before["inbox"], after["inbox"]
     assert after == before
     assert (await service.sync_all()).counts == Counts(skipped=6)
@@ -349,9 +349,9 @@ async def test_a_dry_run_leaves_every_row_as_it_is_and_says_what_the_real_one_th
     await service.sync_all()
     await change(databases)
     changed = service.with_countries(countries)
-    before = await databases.dump(versions=True)
+    before = await databases.dump("written")
     dry = await changed.sync_all(dry=True)
-    assert await databases.dump(versions=True) == before
+    assert await databases.dump("written") == before
     assert shown(dry) == shown(await changed.sync_all())
 
 
