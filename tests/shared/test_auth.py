@@ -150,7 +150,7 @@ def test_while_a_rotation_lasts_either_key_opens_and_after_it_the_new_one_only(
     keys: Keys, sent: str, opens: bool
 ) -> None:
     if opens:
-        assert keys.caller(None, sent) == Caller("internal", chooses_tenant=True, by_key=True)
+        assert keys.caller(None, sent) == Caller("internal", by_key=True)
     else:
         with pytest.raises(UnauthorizedError, match="not the one"):
             keys.caller(None, sent)

@@ -239,8 +239,6 @@ PUBLIC_OF_OAUTH = {
 }
 
 
-# The services use forms that Litestar 3 is to drop, which it warns of; that is not what is asked here.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("service", SERVICES)
 async def test_every_route_of_a_service_that_is_not_public_needs_credentials(service: str) -> None:
     app = web.create_app(

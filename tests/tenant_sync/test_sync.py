@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -553,3 +554,32 @@ async def test_a_deleted_tenant_that_comes_back_is_like_any_other_and_can_be_del
         assert (await service.sync_all()).counts == Counts(updated=1, skipped=5)
         assert (await service.sync_all()).counts == Counts(skipped=6)
         assert await equal(databases)
+
+
+async def test_two_who_ask_for_one_address_at_the_same_time_get_the_same(
+    databases: Databases, service: Service
+) -> None:
+    """Nothing of the tenant itself changes, so only the lock on its row keeps the second from making one too."""
+    tenant = await product.get_tenant(databases.product_pool, "kbz-001")
+    assert tenant is not None
+    ask = partial(sync.sync_one, outbox=service.outbox, tenant=tenant, settings=service.settings)
+    async with databases.pool.acquire() as conn, conn.transaction():
+        await ask(conn, countries=[])
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND usename = current_user AND wait_event_type = 'Lock'"
+    )
+
+    async def second() -> None:
+        async with databases.pool.acquire() as conn, conn.transaction():
+            await ask(conn, countries=["DE"])
+
+    async with databases.pool.acquire() as conn, conn.transaction():
+        await ask(conn, countries=["DE"])
+        other = asyncio.create_task(second())
+        async with asyncio.timeout(10):
+            while not await databases.pool.fetchval(waits):  # noqa: ASYNC110 - the database knows
+                await asyncio.sleep(0.01)
+    await other
+    assert await databases.statuses("kbz-001") == {"DE": "PENDING"}
+    assert len(await databases.announced("kbz-001")) == 2

@@ -25,9 +25,12 @@ class Caller(Struct, frozen=True):
     role: str
     tenant_id: str | None = None
     user: str | None = None
-    chooses_tenant: bool = False
     by_key: bool = False
     """By the internal key, or where dev mode waives it; whatever role a token claims, it is not."""
+
+    @property
+    def chooses_tenant(self) -> bool:
+        return self.by_key or self.role == ADMIN
 
 
 class Keys(Struct, frozen=True):
@@ -52,12 +55,12 @@ class Keys(Struct, frozen=True):
         """UnauthorizedError says what is wrong with the credentials, never what they were."""
         if internal_key is not None:
             if self._is_internal(internal_key):
-                return Caller(INTERNAL, chooses_tenant=True, by_key=True)
+                return Caller(INTERNAL, by_key=True)
             raise UnauthorizedError("The X-Internal-Key is not the one that this service knows.")
         if authorization is not None and self.jwt_secret is not None:
             return self._bearer(authorization, self.jwt_secret)
         if self.dev_mode:
-            return Caller(INTERNAL, chooses_tenant=True, by_key=True)
+            return Caller(INTERNAL, by_key=True)
         wanted = "an X-Internal-Key" if self.jwt_secret is None else "Authorization: Bearer <token>"
         raise UnauthorizedError(f"The request has no credentials: send {wanted}.")
 
@@ -81,7 +84,7 @@ class Keys(Struct, frozen=True):
             raise UnauthorizedError("The token has expired: sign in again.") from error
         except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
             raise UnauthorizedError("The token is not valid: its signature or its claims are wrong.") from error
-        caller = Caller(claims.role, claims.tenant_id or claims.tenant, claims.sub, chooses_tenant=claims.role == ADMIN)
+        caller = Caller(claims.role, claims.tenant_id or claims.tenant, claims.sub)
         if caller.tenant_id is None and not caller.chooses_tenant:
             raise UnauthorizedError("The token names no tenant: its claim tenantId is missing.")
         return caller
