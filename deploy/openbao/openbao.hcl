@@ -44,7 +44,10 @@ initialize "policies" {
     data = {
       policy = <<-EOT
         path "secret/data/keybuzz/tenants/+/amazon_spapi" {
-          capabilities = ["create", "update", "read", "delete"]
+          capabilities = ["create", "update", "read"]
+        }
+        path "secret/destroy/keybuzz/tenants/+/amazon_spapi" {
+          capabilities = ["update"]
         }
         path "secret/metadata/keybuzz/tenants/+/amazon_spapi" {
           capabilities = ["read"]
@@ -52,7 +55,7 @@ initialize "policies" {
         path "secret/metadata/keybuzz/tenants" {
           capabilities = ["list"]
         }
-        path "secret/data/keybuzz/amazon_spapi/app" {
+        path "secret/data/keybuzz/amazon_spapi/*" {
           capabilities = ["read"]
         }
         path "secret/data/keybuzz/ai/*" {
@@ -71,7 +74,7 @@ initialize "policies" {
         path "secret/data/keybuzz/tenants/+/amazon_spapi" {
           capabilities = ["read"]
         }
-        path "secret/data/keybuzz/amazon_spapi/app" {
+        path "secret/data/keybuzz/amazon_spapi/*" {
           capabilities = ["read"]
         }
         path "secret/data/keybuzz/ai/*" {
@@ -87,7 +90,7 @@ initialize "policies" {
     path      = "sys/policies/acl/operator"
     data = {
       policy = <<-EOT
-        path "secret/data/keybuzz/amazon_spapi/app" {
+        path "secret/data/keybuzz/amazon_spapi/*" {
           capabilities = ["create", "update", "read"]
         }
         path "secret/data/keybuzz/ai/*" {

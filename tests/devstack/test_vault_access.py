@@ -38,7 +38,7 @@ async def _ask(vault: httpx.AsyncClient, token: str, action: str, path: str) -> 
 
 
 ALLOWED = {
-    "oauth": {("POST", TENANT), ("GET", TENANT), ("DELETE", TENANT), ("GET", APP), ("GET", OLD_APP)},
+    "oauth": {("POST", TENANT), ("GET", TENANT), ("GET", APP), ("GET", OLD_APP)},
     "poller": {("GET", TENANT), ("GET", APP), ("GET", OLD_APP)},
     "orders": {("GET", TENANT), ("GET", APP), ("GET", OLD_APP)},
     "operator": {("GET", APP), ("POST", OLD_APP), ("GET", OLD_APP)},
