@@ -52,7 +52,7 @@ def _event(event: type[Event]) -> list[str]:
         "",
         event.__doc__ or "",
         "",
-        f"Publisher: {event.PUBLISHER}. Stream: {stream_of(event.SUBJECT)}. Consumers: {told}.",
+        f"Publisher: {' or '.join(event.PUBLISHERS)}. Stream: {stream_of(event.SUBJECT)}. Consumers: {told}.",
         "",
         "| field | type | |",
         "|---|---|---|",

@@ -27,30 +27,43 @@ class Event(Struct, frozen=True, kw_only=True, rename="camel"):
     """A fact that was committed. Its CloudEvents attributes travel in headers, never in the body."""
 
     SUBJECT: ClassVar[str]
-    PUBLISHER: ClassVar[str]
+    PUBLISHERS: ClassVar[tuple[str, ...]]
+
+    @property
+    def key(self) -> str:
+        """What the event is about: events of one key keep their order."""
+        raise NotImplementedError
+
+
+class TenantEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """A fact about a tenant."""
 
     tenant_id: TenantId
 
+    @property
+    def key(self) -> str:
+        return self.tenant_id
 
-class TenantCreated(Event, frozen=True, kw_only=True, rename="camel"):
+
+class TenantCreated(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """The product has a new tenant; the product database says what it is."""
 
     SUBJECT: ClassVar[str] = "tenant.created"
-    PUBLISHER: ClassVar[str] = "product"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("product",)
 
 
-class TenantUpdated(Event, frozen=True, kw_only=True, rename="camel"):
+class TenantUpdated(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """Something about a tenant changed in the product; the product database says what."""
 
     SUBJECT: ClassVar[str] = "tenant.updated"
-    PUBLISHER: ClassVar[str] = "product"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("product",)
 
 
-class TenantArchived(Event, frozen=True, kw_only=True, rename="camel"):
+class TenantArchived(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """The product has archived a tenant; the product database says so too."""
 
     SUBJECT: ClassVar[str] = "tenant.archived"
-    PUBLISHER: ClassVar[str] = "product"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("product",)
 
 
 class InboundAddress(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -62,11 +75,11 @@ class InboundAddress(Struct, frozen=True, kw_only=True, rename="camel"):
     status: str
 
 
-class TenantSynced(Event, frozen=True, kw_only=True, rename="camel"):
+class TenantSynced(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """The marketplace database has the tenant as the product database does."""
 
     SUBJECT: ClassVar[str] = "tenant.synced"
-    PUBLISHER: ClassVar[str] = "tenant-sync"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("tenant-sync",)
 
     name: str
     plan: str
@@ -81,11 +94,11 @@ class TenantSynced(Event, frozen=True, kw_only=True, rename="camel"):
         return self.status == "ARCHIVED"
 
 
-class ConnectionConnected(Event, frozen=True, kw_only=True, rename="camel"):
+class ConnectionConnected(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """The seller's account is usable: credentials are in Vault and the connection is committed."""
 
     SUBJECT: ClassVar[str] = "connection.connected"
-    PUBLISHER: ClassVar[str] = "oauth"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("oauth",)
 
     marketplace: Marketplace
     connection_id: UUID
@@ -104,18 +117,59 @@ class DisconnectReason(StrEnum):
     REVOKED = "REVOKED"
     APP_CHANGED = "APP_CHANGED"
     TENANT_ARCHIVED = "TENANT_ARCHIVED"
+    CREDENTIALS_LOST = "CREDENTIALS_LOST"
 
 
-class ConnectionDisconnected(Event, frozen=True, kw_only=True, rename="camel"):
+class ConnectionDisconnected(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """The seller's account can be used no more; polling and backfills stop."""
 
     SUBJECT: ClassVar[str] = "connection.disconnected"
-    PUBLISHER: ClassVar[str] = "oauth"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("oauth",)
 
     marketplace: Marketplace
     connection_id: UUID
     reason: DisconnectReason
     at: datetime
+
+
+class ConnectionRejected(TenantEvent, frozen=True, kw_only=True, rename="camel"):
+    """Amazon refused the tenant's credentials, or there are none; oauth looks whether that is so. error is a code."""
+
+    SUBJECT: ClassVar[str] = "connection.rejected"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("poller", "orders")
+
+    connection_id: UUID
+    error: str
+    at: datetime
+
+
+class ConnectionExpiring(TenantEvent, frozen=True, kw_only=True, rename="camel"):
+    """The seller's authorization ends in at most daysLeft days (told at 30, 7 and 1), unless it is given anew."""
+
+    SUBJECT: ClassVar[str] = "connection.expiring"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("oauth",)
+
+    marketplace: Marketplace
+    connection_id: UUID
+    reauthorize_by: datetime
+    days_left: int
+
+
+class ApplicationSecretExpiring(Event, frozen=True, kw_only=True, rename="camel"):
+    """Our application's client secret has to be changed in at most daysLeft days (told at 30, 7 and 1): after that
+    Amazon refuses every tenant's calls.
+    """
+
+    SUBJECT: ClassVar[str] = "application.secret_expiring"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("oauth",)
+
+    app_source: str
+    rotate_by: datetime
+    days_left: int
+
+    @property
+    def key(self) -> str:
+        return f"application {self.app_source}"
 
 
 class MessageSource(StrEnum):
@@ -126,11 +180,11 @@ class MessageSource(StrEnum):
     EMAIL = "email"
 
 
-class MessageReceived(Event, frozen=True, kw_only=True, rename="camel"):
+class MessageReceived(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """A buyer's message was stored, once, and belongs to a ticket."""
 
     SUBJECT: ClassVar[str] = "message.received"
-    PUBLISHER: ClassVar[str] = "poller"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("poller",)
 
     marketplace: Marketplace
     message_id: UUID
@@ -151,11 +205,11 @@ class StoreCause(StrEnum):
     REQUEST = "REQUEST"
 
 
-class OrderStored(Event, frozen=True, kw_only=True, rename="camel"):
+class OrderStored(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """An order was stored or changed outside of a backfill."""
 
     SUBJECT: ClassVar[str] = "order.stored"
-    PUBLISHER: ClassVar[str] = "orders"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("orders",)
 
     marketplace: Marketplace
     order_id: UUID
@@ -172,10 +226,10 @@ class Window(Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     to: datetime
 
 
-class BackfillEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class BackfillEvent(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """What every event of a backfill says."""
 
-    PUBLISHER: ClassVar[str] = "orders"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("orders",)
 
     job_id: UUID
     days: int
@@ -218,6 +272,9 @@ EVENTS: tuple[type[Event], ...] = (
     TenantSynced,
     ConnectionConnected,
     ConnectionDisconnected,
+    ConnectionRejected,
+    ConnectionExpiring,
+    ApplicationSecretExpiring,
     MessageReceived,
     OrderStored,
     BackfillRequested,

@@ -59,7 +59,7 @@ class Outbox:
             " FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS e (subject, key, payload, n)"
             " ORDER BY n",
             [event.SUBJECT for event in events],
-            [key or event.tenant_id for event in events],
+            [key or event.key for event in events],
             [msgspec.json.encode(event) for event in events],
         )
         self.wake()

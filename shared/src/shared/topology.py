@@ -8,6 +8,7 @@ from .events import (
     EVENTS,
     ConnectionConnected,
     ConnectionDisconnected,
+    ConnectionRejected,
     Event,
     MessageReceived,
     TenantArchived,
@@ -52,7 +53,7 @@ class Consumer(Struct, frozen=True, kw_only=True):
 
 STREAMS: tuple[Stream, ...] = (
     Stream(name="TENANT", subjects=("tenant.>",)),
-    Stream(name="CONNECTION", subjects=("connection.>",)),
+    Stream(name="CONNECTION", subjects=("connection.>", "application.>")),
     Stream(name="MESSAGE", subjects=("message.>",)),
     Stream(name="ORDER", subjects=("order.>", "backfill.>")),
     Stream(name="DLQ", subjects=("dlq.>",), max_age_seconds=90 * DAY_SECONDS),
@@ -73,10 +74,14 @@ CONSUMERS: tuple[Consumer, ...] = (
     Consumer(service="tenant-sync", handler="note_connection", stream="CONNECTION", event=ConnectionConnected),
     Consumer(service="tenant-sync", handler="note_disconnection", stream="CONNECTION", event=ConnectionDisconnected),
     Consumer(service="tenant-sync", handler="activate_address", stream="MESSAGE", event=MessageReceived),
+    Consumer(service="oauth", handler="follow_tenant", stream="TENANT", event=TenantSynced),
+    Consumer(service="oauth", handler="check_connection", stream="CONNECTION", event=ConnectionRejected),
     Consumer(service="poller", handler="follow_tenant", stream="TENANT", event=TenantSynced),
     Consumer(service="orders", handler="follow_tenant", stream="TENANT", event=TenantSynced),
     Consumer(service="poller", handler="start_polling", stream="CONNECTION", event=ConnectionConnected),
     Consumer(service="orders", handler="start_backfill", stream="CONNECTION", event=ConnectionConnected),
+    Consumer(service="poller", handler="stop_polling", stream="CONNECTION", event=ConnectionDisconnected),
+    Consumer(service="orders", handler="stop_backfill", stream="CONNECTION", event=ConnectionDisconnected),
     Consumer(service="orders", handler="fetch_missing_order", stream="MESSAGE", event=MessageReceived),
 )
 
@@ -102,4 +107,4 @@ def consumer_of(service: str, handler: str) -> Consumer:
 
 def published_by(service: str) -> list[type[Event]]:
     """The events whose publisher is this service (or "product", the product app)."""
-    return [event for event in EVENTS if service == event.PUBLISHER]
+    return [event for event in EVENTS if service in event.PUBLISHERS]
