@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 import jwt
+from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
 from devstack.sandbox.client import approve
@@ -79,11 +80,21 @@ def agent(stack: Stack, tenant_id: str, role: str = "agent") -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(
-    service: str, routes: Sequence[ControllerRouterHandler], settings: Settings, dependencies: Mapping[str, Any]
+    service: str,
+    routes: Sequence[ControllerRouterHandler],
+    settings: Settings,
+    dependencies: Mapping[str, Any],
+    middleware: Sequence[DefineMiddleware] = (),
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The service's HTTP as it is served, without a socket."""
     app = create_app(
-        service, routes, keys=Keys.of(settings), dependencies=dependencies, checks={}, asyncapi={"asyncapi": "3.0.0"}
+        service,
+        routes,
+        keys=Keys.of(settings),
+        dependencies=dependencies,
+        checks={},
+        asyncapi={"asyncapi": "3.0.0"},
+        middleware=middleware,
     )
     transport = httpx.ASGITransport(app)  # type: ignore[arg-type] # the same protocol, typed more closely
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{service}") as client:
@@ -136,7 +147,7 @@ class Amazon:
         app = await read_app(vault, APP_PATH)
         query = {"application_id": app.application_id, "state": "s", "redirect_uri": app.redirect_uri}
         location = await self.approve(f"{self.url}/apps/authorize/consent?{urlencode(query)}", seller_id)
-        tokens = await api.lwa.exchange(app, parse_qs(urlsplit(location).query)["spapi_oauth_code"][0])
+        tokens = await api.exchange(parse_qs(urlsplit(location).query)["spapi_oauth_code"][0])
         await store_tenant(
             vault,
             tenant_id,

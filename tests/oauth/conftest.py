@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from devstack.stack import Stack
-from oauth.routes import ROUTES
+from oauth.lifecycle import Parts
+from oauth.routes import ROUTES, limit_requests
 from oauth.settings import OauthSettings
 from shared.amazon.spapi import SpApi
+from shared.auth import Keys
 from shared.db import Pool
 from shared.outbox import Outbox
 from shared.vault import Vault
@@ -34,19 +36,19 @@ class Oauth:
         self, transport: httpx.AsyncBaseTransport | None = None, **variables: str
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Oauth with some of its variables changed, and if need be with something between it and Amazon."""
-        settings = settings_of(OauthSettings, self.stack, "oauth", **variables)
-        vault = Vault(settings)
-        network = httpx.AsyncClient(transport=transport, trust_env=False) if transport else self.network
-        dependencies = {
-            "pool": self.pool,
-            "outbox": self.outbox,
-            "api": SpApi(settings, vault, network),
-            "vault": vault,
-            "settings": settings,
-        }
-        async with serving("oauth", ROUTES, settings, dependencies) as client:
+        parts = self.parts(transport, **variables)
+        dependencies = {"parts": parts, "keys": Keys.of(parts.settings)}
+        limit = limit_requests(parts.settings.requests_per_minute)
+        async with serving("oauth", ROUTES, parts.settings, dependencies, [limit]) as client:
             client.headers.update(agent(self.stack, self.tenant_id))
             yield client
+
+    def parts(self, transport: httpx.AsyncBaseTransport | None = None, **variables: str) -> Parts:
+        """What oauth's code works with, as its app wires it."""
+        settings = settings_of(OauthSettings, self.stack, "oauth", **{"REQUESTS_PER_MINUTE": "1000"} | variables)
+        vault = Vault(settings)
+        network = httpx.AsyncClient(transport=transport, trust_env=False) if transport else self.network
+        return Parts(self.pool, self.outbox, SpApi(settings, vault, network), vault, settings)
 
     async def start(self, http: httpx.AsyncClient, **body: str) -> str:
         answer = await http.post(f"{API}/oauth/start", json=body)

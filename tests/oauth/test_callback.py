@@ -34,6 +34,7 @@ async def test_a_consent_ends_in_a_connection_that_everybody_hears_of(
     status = await oauth.status(http)
     connected_at, reauthorize_by = (datetime.fromisoformat(status.pop(f)) for f in ("connectedAt", "reauthorizeBy"))
     connection_id = status.pop("connectionId")
+    assert abs(datetime.fromisoformat(status.pop("verifiedAt")) - connected_at) < timedelta(seconds=1)
     assert status == {
         "tenantId": oauth.tenant_id,
         "marketplace": "AMAZON",
@@ -44,6 +45,10 @@ async def test_a_consent_ends_in_a_connection_that_everybody_hears_of(
         "region": "eu",
         "appSource": "external_test",
         "lastError": None,
+        "lastErrorCode": None,
+        "credentialsPresent": True,
+        "credentialsError": None,
+        "clientSecretRotateBy": None,
     }
     assert abs(connected_at - before) < timedelta(seconds=30)
     assert reauthorize_by - connected_at >= timedelta(days=364, hours=23)
@@ -69,7 +74,7 @@ async def test_the_refresh_token_is_in_vault_and_nowhere_else(oauth: Oauth, http
     answer = await oauth.come_back(http, location)
     kept = await oauth.in_vault()
     assert kept is not None
-    assert set(kept) == {"refresh_token", "seller_id", "marketplace_id", "region", "created_at"}
+    assert set(kept) == {"refresh_token", "seller_id", "marketplace_id", "region", "created_at", "app_source"}
     assert (kept["seller_id"], kept["marketplace_id"], kept["region"]) == (seller_id, FR, "eu")
     assert kept["refresh_token"].startswith("Atzr|")
     assert abs(datetime.fromisoformat(kept["created_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
@@ -85,7 +90,9 @@ async def test_a_state_works_once(oauth: Oauth, http: httpx.AsyncClient, told: T
     assert_page(await oauth.come_back(http, location), 200)
     kept = await oauth.in_vault()
     calls = await oauth.amazon.all_calls()
-    assert_page(await oauth.come_back(http, location), 400, "Invalid state", "used before", "Connect")
+    assert_page(await oauth.come_back(http, location), 200, "was connected with this link", "Nothing is left to do")
+    signed_in = await http.get(location)
+    assert_page(signed_in, 400, "Invalid state", "used before", "Connect")
     assert await oauth.amazon.all_calls() == calls
     assert await oauth.in_vault() == kept
     assert len(await told(oauth.pool)) == 1
@@ -121,7 +128,7 @@ async def test_an_expired_state_is_refused_before_amazon_is_asked(
 async def test_of_two_callbacks_at_once_one_wins(oauth: Oauth, http: httpx.AsyncClient, told: Told) -> None:
     seller_id = await oauth.amazon.seller()
     location = await oauth.consented(http, seller_id)
-    answers = await asyncio.gather(*(oauth.come_back(http, location) for _ in range(2)))
+    answers = await asyncio.gather(*(http.get(location) for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 400]
     assert await oauth.amazon.calls("token", seller_id) == {"200": 2}  # the exchange, and one access token
     assert len(await told(oauth.pool)) == 1
@@ -174,7 +181,7 @@ async def test_a_wrong_secret_of_the_application_is_our_fault_and_said_so(oauth:
     path = f"keybuzz/ai/{oauth.tenant_id}"
     wrong = {"client_id": app.client_id, "client_secret": "wrong", "redirect_uri": app.redirect_uri}
     await operator_vault(oauth.stack).write(path, wrong | {"application_id": app.application_id})
-    async with oauth.serving(AMAZON_SPAPI_APP_PATH=path) as http:
+    async with oauth.serving(AMAZON_SPAPI_APP_PATH_EXTERNAL_TEST=path) as http:
         answer = await oauth.connect(http, await oauth.amazon.seller())
         assert_page(answer, 502, "You have done nothing wrong", "Token exchange failed", "invalid_client")
         assert (await oauth.status(http))["status"] == "ERROR"
@@ -185,14 +192,14 @@ async def test_nothing_at_the_applications_path_is_said_in_the_words_of_the_runb
     oauth: Oauth, http: httpx.AsyncClient
 ) -> None:
     location = await oauth.consented(http, await oauth.amazon.seller())
-    async with oauth.serving(AMAZON_SPAPI_APP_PATH=f"keybuzz/ai/{oauth.tenant_id}") as without:
+    async with oauth.serving(AMAZON_SPAPI_APP_PATH_EXTERNAL_TEST=f"keybuzz/ai/{oauth.tenant_id}") as without:
         assert_page(await oauth.come_back(without, location), 502, "No credentials found")
 
 
 async def test_amazon_failing_is_for_later(oauth: Oauth, http: httpx.AsyncClient, told: Told) -> None:
     seller_id = await oauth.amazon.seller()
     location = await oauth.consented(http, seller_id)
-    await oauth.amazon.fail("token", 500, seller_id)
+    await oauth.amazon.fail("token", 500, seller_id, times=3)
     assert_page(await oauth.come_back(http, location), 503, "Wait some minutes", "Connect")
     assert (await oauth.status(http))["status"] == "ERROR"
     assert await told(oauth.pool) == []
@@ -244,7 +251,7 @@ async def test_a_reconnect_that_fails_leaves_the_connection_that_works(
     await oauth.connect(http, seller_id)
     kept = await oauth.in_vault()
     location = await oauth.consented(http, seller_id)
-    await oauth.amazon.fail("token", 500, seller_id)
+    await oauth.amazon.fail("token", 500, seller_id, times=3)
     assert_page(await oauth.come_back(http, location), 503)
     status = await oauth.status(http)
     assert (status["status"], status["sellerId"]) == ("CONNECTED", seller_id)
@@ -253,15 +260,28 @@ async def test_a_reconnect_that_fails_leaves_the_connection_that_works(
     assert len(await told(oauth.pool)) == 1
 
 
-async def test_a_reconnect_keeps_the_connections_id_and_is_told_again(
+async def test_the_same_seller_connected_anew_keeps_the_connection_and_is_told_again(
+    oauth: Oauth, http: httpx.AsyncClient, told: Told
+) -> None:
+    seller_id = await oauth.amazon.seller()
+    for _ in range(2):
+        await oauth.connect(http, seller_id)
+    (_, first), (_, second) = await told(oauth.pool)
+    assert first["connectionId"] == second["connectionId"]
+    assert first["connectedAt"] < second["connectedAt"]
+    assert first["reauthorizeBy"] < second["reauthorizeBy"]
+
+
+async def test_another_seller_is_another_connection_and_the_first_one_is_told_as_ended(
     oauth: Oauth, http: httpx.AsyncClient, told: Told
 ) -> None:
     first_seller, second_seller = await oauth.amazon.seller(), await oauth.amazon.seller(region="NA")
     await oauth.connect(http, first_seller)
     await oauth.connect(http, second_seller, country="US")
-    (_, first), (_, second) = await told(oauth.pool)
-    assert first["connectionId"] == second["connectionId"]
-    assert first["connectedAt"] < second["connectedAt"]
+    (_, first), (ended, end), (_, second) = await told(oauth.pool)
+    assert (ended, end["connectionId"], end["reason"]) == ("connection.disconnected", first["connectionId"], "USER")
+    assert first["connectionId"] != second["connectionId"]
+    assert first["connectedAt"] < end["at"] < second["connectedAt"]
     assert (second["sellerId"], second["region"]) == (second_seller, "na")
     kept = await oauth.in_vault()
     assert kept is not None

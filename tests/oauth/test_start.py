@@ -86,7 +86,7 @@ async def test_without_a_stand_in_the_marketplaces_own_host_is_asked(oauth: Oaut
 
 
 async def test_start_without_credentials_of_the_application_says_so_and_keeps_nothing(oauth: Oauth) -> None:
-    async with oauth.serving(AMAZON_SPAPI_APP_PATH=f"keybuzz/ai/{oauth.tenant_id}") as http:
+    async with oauth.serving(AMAZON_SPAPI_APP_PATH_EXTERNAL_TEST=f"keybuzz/ai/{oauth.tenant_id}") as http:
         answer = await http.post(START, json={})
     assert (answer.status_code, answer.json()["code"]) == (503, "app_credentials_rejected")
     assert "No credentials found" in answer.json()["detail"]
@@ -97,7 +97,7 @@ async def test_an_application_without_its_id_is_named_before_amazon_refuses_the_
     path = f"keybuzz/ai/{oauth.tenant_id}"
     older = {"client_id": "c", "client_secret": "s", "redirect_uri": "https://example.test/callback"}
     await operator_vault(oauth.stack).write(path, older)
-    async with oauth.serving(AMAZON_SPAPI_APP_PATH=path) as http:
+    async with oauth.serving(AMAZON_SPAPI_APP_PATH_EXTERNAL_TEST=path) as http:
         answer = await http.post(START, json={})
     assert answer.status_code == 503
     assert "application_id" in answer.json()["detail"]

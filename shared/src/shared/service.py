@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+from litestar.middleware import DefineMiddleware
+from litestar.stores.base import Store
 from litestar.types import ControllerRouterHandler
 
 from . import asyncapi, web
@@ -97,7 +99,12 @@ class Service:
         self._loops.append(asyncio.create_task(_forever(name, body), name=name))
 
     async def serve(
-        self, routes: Sequence[ControllerRouterHandler], *, dependencies: Mapping[str, Any] | None = None
+        self,
+        routes: Sequence[ControllerRouterHandler],
+        *,
+        dependencies: Mapping[str, Any] | None = None,
+        middleware: Sequence[DefineMiddleware] = (),
+        stores: Mapping[str, Store] | None = None,
     ) -> None:
         """Consume events and answer HTTP until SIGTERM or SIGINT."""
         consumed = [consumer.event for consumer in self.bus.consumers.values()]
@@ -107,6 +114,8 @@ class Service:
             keys=Keys.of(self.settings),
             dependencies={"pool": self.pool, "outbox": self.outbox, **(dependencies or {})},
             checks=self.checks,
+            middleware=middleware,
+            stores=stores,
             asyncapi=asyncapi.document(self.name, published_by(self.name), consumed),
         )
         server = _Server(

@@ -66,12 +66,21 @@ class AmazonSettings(Settings, frozen=True, kw_only=True):
     vault_secret_id: Secret | None = None
     vault_token: Secret | None = None
     """A developer's token, in place of the AppRole."""
-    amazon_spapi_app_source: str = "external_test"
-    amazon_spapi_app_path: str = "keybuzz/amazon_spapi/app"
-    """Where in Vault the application's credentials are; older installations have them elsewhere."""
+    amazon_spapi_app_source: Literal["external_test", "keybuzz"] = "external_test"
+    """Which of our two applications at Amazon the sellers authorize."""
+    amazon_spapi_app_path_external_test: str = "keybuzz/amazon_spapi/app"
+    amazon_spapi_app_path_keybuzz: str = "keybuzz/amazon_spapi/app_keybuzz"
+    """Where in Vault each application's credentials are; older installations have them elsewhere."""
     amazon_lwa_url: str = "https://api.amazon.com"
     amazon_spapi_url: str | None = None
     """One address for every region, for a stand-in; None asks Amazon's own regional hosts."""
+
+    @property
+    def app_path(self) -> str:
+        """Where the credentials of the application in use are."""
+        if self.amazon_spapi_app_source == "keybuzz":
+            return self.amazon_spapi_app_path_keybuzz
+        return self.amazon_spapi_app_path_external_test
 
     @classmethod
     def missing_together(cls, given: Container[str]) -> list[str]:

@@ -13,6 +13,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException, SerializationException, ValidationException
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
+from litestar.stores.base import Store
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -126,6 +127,8 @@ def create_app(
     dependencies: Mapping[str, Any],
     checks: Mapping[str, Check],
     asyncapi: Mapping[str, Any],
+    middleware: Sequence[DefineMiddleware] = (),
+    stores: Mapping[str, Store] | None = None,
     version: str = "0.1.0",
 ) -> Litestar:
     """A service's HTTP: its routes, asking for credentials unless a route says opt={"public": True},
@@ -162,7 +165,11 @@ def create_app(
             "tenant_id": Provide(tenant_of),
             **{name: Provide(_giver(value), sync_to_thread=False) for name, value in dependencies.items()},
         },
-        middleware=[DefineMiddleware(Authenticate, keys=keys, exclude_from_auth_key="public", exclude="^/schema")],
+        middleware=[
+            DefineMiddleware(Authenticate, keys=keys, exclude_from_auth_key="public", exclude="^/schema"),
+            *middleware,
+        ],
+        stores=dict(stores or {}),
         exception_handlers={
             PermanentError: _on_permanent,
             RetryLaterError: _on_retry_later,

@@ -94,7 +94,7 @@ def settings_of(stack: Stack, **changes: str) -> AmazonSettings:
 @pytest.fixture
 async def amazon(stack: Stack) -> AsyncIterator[Amazon]:
     settings = settings_of(stack)
-    app = await read_app(Vault(settings), settings.amazon_spapi_app_path)
+    app = await read_app(Vault(settings), settings.app_path)
     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
         amazon = Amazon(settings, app, http)
         await amazon.control("DELETE", "calls")

@@ -130,5 +130,5 @@ async def test_an_answer_that_is_no_token_is_to_be_tried_again(amazon: Amazon, a
 async def test_an_exchange_without_a_refresh_token_is_no_success(amazon: Amazon, answering: Odd) -> None:
     body = b'{"access_token":"Atza|x","expires_in":3600}'
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)) as url:
-        with pytest.raises(AmazonUnavailableError, match="without a refresh token"):
+        with pytest.raises(CodeRejectedError, match="without a refresh token"):
             await Lwa(amazon.http, url).exchange(amazon.app, "a-code")

@@ -46,7 +46,7 @@ async def test_one_order_and_a_sellers_marketplaces_are_read(amazon: Amazon) -> 
     (order_id, *_) = await amazon.order_ids(seller_id)
     assert (await orders.get_order(amazon.api, tenant_id, order_id)).order_id == order_id
     tenant = await read_tenant(Vault(amazon.settings), tenant_id)
-    assert await sellers.marketplace_ids(amazon.api, amazon.app, tenant) == ["A13V1IB3VIYZZH"]
+    assert await sellers.marketplace_ids(amazon.api, tenant) == ["A13V1IB3VIYZZH"]
 
 
 async def test_an_access_token_that_expired_on_the_way_is_replaced_once(amazon: Amazon) -> None:

@@ -1,161 +1,171 @@
 """The consent at Seller Central: the address to send the seller to, and what the callback makes of its answer."""
 
-from datetime import UTC, datetime
-from urllib.parse import urlencode
+import asyncio
+import random
+from datetime import datetime
 
-from shared.amazon import credentials, sellers
+from msgspec import Struct
+from prometheus_client import Counter
+
+from shared.amazon import credentials
 from shared.amazon.credentials import TenantCredentials
-from shared.amazon.errors import AccessDeniedError, AppCredentialsError
-from shared.amazon.marketplaces import BY_COUNTRY, Marketplace
+from shared.amazon.errors import AmazonUnavailableError, AppCredentialsError
+from shared.amazon.lwa import Tokens
+from shared.amazon.marketplaces import BY_COUNTRY
 from shared.amazon.spapi import SpApi
-from shared.db import Pool
-from shared.errors import PermanentError, RetryLaterError
-from shared.events import AMAZON, ConnectionConnected
-from shared.outbox import Outbox
-from shared.telemetry import log
-from shared.vault import Vault
+from shared.auth import Caller
+from shared.errors import PermanentError, RetryLaterError, UnavailableError
 
-from . import queries
+from . import lifecycle, queries
 from .domain import (
+    CALLBACK_SECONDS,
     SELLER_ID,
     STATE_LIFE,
     Connection,
     ConsentRefusedError,
     ConsentState,
+    SpentState,
+    StateForeignError,
     StateRefusedError,
+    TenantArchivedError,
+    checked_return_url,
     new_state,
+    seller_central_of,
     state_hash,
+    with_query,
 )
-from .settings import OauthSettings
+from .lifecycle import Parts
+
+CONSENTS = Counter("consents_total", "Consents begun, and what their callbacks came to", ["outcome"])
+EXCHANGES_AT_MOST = 3
 
 _FATES = {
     queries.StateFate.UNKNOWN: "Invalid state: this page was not opened from a connection that was begun here.",
-    queries.StateFate.USED: (
-        "Invalid state: this link was used before; each one works once."
-        " If it said then that your account is connected, nothing is left to do."
+    queries.StateFate.USED: "Invalid state: this link was used before; each one works once.",
+    queries.StateFate.EXPIRED: (
+        "Invalid state: more than 15 minutes have passed since the connection was begun, or it was given up."
     ),
-    queries.StateFate.EXPIRED: "Invalid state: more than 15 minutes have passed since the connection was begun.",
 }
 
 
-async def begin(
-    pool: Pool, api: SpApi, settings: OauthSettings, *, tenant_id: str, user_id: str | None, country: str
-) -> tuple[str, datetime]:
+class Wish(Struct, frozen=True):
+    """What the product asks for when a seller wants to connect."""
+
+    tenant_id: str
+    user_id: str | None
+    country: str
+    return_url: str | None = None
+    amazon_callback_uri: str | None = None
+    """Where Amazon wants the seller back, who came from there: from the Appstore, or to renew."""
+    amazon_state: str | None = None
+
+
+async def begin(parts: Parts, wish: Wish) -> tuple[str, datetime]:
     """The address of Amazon's consent page for this tenant, and when it stops working.
-    AppCredentialsError or UnavailableError when our application's credentials cannot be read.
+    AddressRefusedError, TenantArchivedError, AppCredentialsError, or what Vault raises.
     """
-    marketplace = BY_COUNTRY[country]
-    app = await api.app()
+    settings = parts.settings
+    marketplace = BY_COUNTRY[wish.country]
+    stand_in = settings.amazon_seller_central_url
+    address = f"{(stand_in or f'https://{marketplace.seller_central}').rstrip('/')}/apps/authorize/consent"
+    if wish.amazon_callback_uri is not None:
+        address = wish.amazon_callback_uri
+        marketplace = seller_central_of(address, wish.country, stand_in)
+    if wish.return_url is not None:
+        checked_return_url(wish.return_url, settings.return_origins)
+    app = await parts.api.app()
     if not app.application_id:  # the older paths in Vault have none; Amazon would answer the seller with MD1000
         raise AppCredentialsError(
-            f"The application's credentials at secret/{settings.amazon_spapi_app_path} are incomplete: application_id"
-            " is missing."
+            f"The application's credentials at secret/{settings.app_path} are incomplete: application_id is missing."
         )
     state = new_state()
-    async with pool.acquire() as conn, conn.transaction():
+    async with parts.pool.acquire() as conn, conn.transaction():
+        if await queries.lock_tenant(conn, wish.tenant_id):
+            raise TenantArchivedError(
+                "The tenant is archived: it can connect an account once the product activates it."
+            )
         expires_at = await queries.insert_state(
-            conn, state_hash(state), ConsentState(tenant_id, user_id, country), STATE_LIFE
+            conn,
+            state_hash(state),
+            ConsentState(wish.tenant_id, wish.user_id, marketplace.country, wish.return_url),
+            STATE_LIFE,
         )
         await queries.insert_pending(
             conn,
-            tenant_id,
+            wish.tenant_id,
             marketplace.region,
             settings.amazon_spapi_app_source,
-            credentials.tenant_path(tenant_id),
+            credentials.tenant_path(wish.tenant_id),
+            expires_at,
         )
-    query = {"application_id": app.application_id, "state": state, "redirect_uri": app.redirect_uri}
+    query = {"state": state, "redirect_uri": app.redirect_uri}
+    if wish.amazon_callback_uri is None:
+        query["application_id"] = app.application_id
+    if wish.amazon_state is not None:
+        query["amazon_state"] = wish.amazon_state
     if settings.amazon_app_draft:
         query["version"] = "beta"
-    return f"{_seller_central(settings, marketplace)}/apps/authorize/consent?{urlencode(query)}", expires_at
-
-
-def _seller_central(settings: OauthSettings, marketplace: Marketplace) -> str:
-    return (settings.amazon_seller_central_url or f"https://{marketplace.seller_central}").rstrip("/")
+    CONSENTS.labels("begun").inc()
+    return with_query(address, query), expires_at
 
 
 async def complete(
-    pool: Pool,
-    outbox: Outbox,
-    api: SpApi,
-    vault: Vault,
-    settings: OauthSettings,
-    *,
-    state: str,
-    code: str | None,
-    seller_id: str | None,
+    parts: Parts, *, state: str, code: str | None, seller_id: str | None, caller: Caller | None
 ) -> Connection:
     """Turn Amazon's answer into a connection: the code becomes a refresh token, that goes to Vault, and only then
-    the database says CONNECTED and the event tells the others.
-    StateRefusedError, ConsentRefusedError, CodeRejectedError, AppCredentialsError or UnavailableError.
+    the database says CONNECTED and the event tells the others. A caller who is known has to be who began it.
+    StateRefusedError, ConsentRefusedError, CodeRejectedError, or a RetryLaterError; from what reached Vault before
+    one of these, the reconciler makes a connection.
     """
     if not code or not seller_id:
         raise ConsentRefusedError("Amazon sent no authorization: it was cancelled or refused there.")
     if not SELLER_ID.fullmatch(seller_id):
         raise ConsentRefusedError("What came back as the seller's id is none: the address was changed on its way.")
-    owner = await queries.spend_state(pool, state_hash(state))
-    if isinstance(owner, queries.StateFate):
-        raise StateRefusedError(_FATES[owner])
+    whoever = caller is None or caller.chooses_tenant
+    spent = await queries.spend_state(
+        parts.pool,
+        state_hash(state),
+        tenant_id=None if whoever or caller is None else caller.tenant_id,
+        user_id=None if whoever or caller is None else caller.user,
+    )
+    if spent is queries.StateFate.FOREIGN:
+        raise StateForeignError("Invalid state: this connection was begun by somebody else than who is signed in.")
+    if isinstance(spent, queries.StateFate):
+        raise StateRefusedError(_FATES[spent])
     try:
-        return await _connect(pool, outbox, api, vault, settings, owner, code, seller_id)
+        async with asyncio.timeout(CALLBACK_SECONDS):
+            return await _connect(parts, spent, code, seller_id)
     except (PermanentError, RetryLaterError) as error:
-        log.warning("connection_failed", tenant_id=owner.tenant_id, reason=error.code, error=str(error))
-        await queries.note_error(pool, owner.tenant_id, str(error))
+        await lifecycle.fail_consent(parts, spent.owner.tenant_id, state_hash(state), error.code, str(error))
         raise
+    except TimeoutError as error:
+        raise UnavailableError("The connection took too long: whatever was reached is completed by itself.") from error
 
 
-async def _connect(
-    pool: Pool,
-    outbox: Outbox,
-    api: SpApi,
-    vault: Vault,
-    settings: OauthSettings,
-    owner: ConsentState,
-    code: str,
-    seller_id: str,
-) -> Connection:
-    marketplace = BY_COUNTRY[owner.country]
-    app = await api.app()
-    tokens = await api.lwa.exchange(app, code)
-    tenant = TenantCredentials(
+async def _connect(parts: Parts, spent: SpentState, code: str, seller_id: str) -> Connection:
+    tenant_id, marketplace = spent.owner.tenant_id, spent.owner.marketplace
+    await credentials.look_tenant(parts.vault, tenant_id)  # a code works once: not before Vault can take its token
+    tokens = await _exchange(parts.api, code)
+    given = TenantCredentials(
         refresh_token=tokens.refresh_token or "",
         seller_id=seller_id,
         marketplace_id=marketplace.id,
         region=marketplace.region,
-        created_at=datetime.now(UTC),
+        created_at=spent.spent_at,
+        app_source=parts.settings.amazon_spapi_app_source,
     )
-    await credentials.store_tenant(vault, owner.tenant_id, tenant)
-    try:
-        marketplace_ids = await sellers.marketplace_ids(api, app, tenant)
-    except (RetryLaterError, AccessDeniedError) as error:
-        # The authorization is good all the same, also for an application without the role for the Sellers API; the
-        # marketplace of the consent is certain.
-        log.warning("marketplaces_not_known", tenant_id=owner.tenant_id, reason=error.code)
-        marketplace_ids = [marketplace.id]
-    async with pool.acquire() as conn, conn.transaction():
-        connection = await queries.upsert_connected(
-            conn,
-            owner.tenant_id,
-            seller_id=seller_id,
-            marketplace_ids=marketplace_ids,
-            region=marketplace.region,
-            app_source=settings.amazon_spapi_app_source,
-            vault_path=credentials.tenant_path(owner.tenant_id),
-        )
-        if connection.connected_at is None or connection.reauthorize_by is None:
-            raise RuntimeError("a connected connection has its dates")
-        await outbox.add(
-            conn,
-            ConnectionConnected(
-                tenant_id=owner.tenant_id,
-                marketplace=AMAZON,
-                connection_id=connection.id,
-                seller_id=seller_id,
-                marketplace_ids=marketplace_ids,
-                region=connection.region,
-                app_source=connection.app_source,
-                connected_at=connection.connected_at,
-                reauthorize_by=connection.reauthorize_by,
-            ),
-        )
-    log.info("connection_connected", tenant_id=owner.tenant_id, seller_id=seller_id)
+    await credentials.store_tenant(parts.vault, tenant_id, given)
+    connection = await lifecycle.settle(parts, tenant_id, verify=False)
+    if connection is None or connection.voids(given.created_at):
+        raise ConsentRefusedError("The account was disconnected while it was being connected.")
     return connection
+
+
+async def _exchange(api: SpApi, code: str) -> Tokens:
+    """Within the five minutes that the code lives, also when Amazon fails for a moment."""
+    for attempt in range(1, EXCHANGES_AT_MOST):
+        try:
+            return await api.exchange(code)
+        except AmazonUnavailableError:
+            await asyncio.sleep(attempt * random.uniform(0.2, 0.6))  # noqa: S311 - no secret hangs on it
+    return await api.exchange(code)

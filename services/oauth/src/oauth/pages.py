@@ -3,10 +3,10 @@
 from html import escape
 
 from litestar import MediaType, Response
+from msgspec import Struct
 
-_HEADERS = {
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
+NO_REFERRER = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+_HEADERS = NO_REFERRER | {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -22,27 +22,41 @@ main {{ max-width: 34rem; margin: 12vh auto; padding: 2.5rem; background: #fff; 
   border-top: 6px solid {color}; box-shadow: 0 2px 18px #0001; }}
 h1 {{ font-size: 1.5rem; margin: 0 0 1rem; }}
 .reason {{ color: #55606e; font-size: .95rem; }}
+.back {{ display: inline-block; margin-top: .6rem; padding: .6rem 1.4rem; border-radius: 8px; background: #1c2530;
+  color: #fff; text-decoration: none; }}
+.back:focus-visible {{ outline: 3px solid #00a1c9; outline-offset: 2px; }}
 </style>
 </head>
-<body><main><h1>{title}</h1><p>{text}</p>{reason}</main></body>
+<body><main><h1>{title}</h1><p>{text}</p>{reason}{back}</main></body>
 </html>
 """
 
 
-def success(title: str, text: str) -> Response[str]:
-    return _page(200, title, text, None, "#1a7f4b")
+class Page(Struct, frozen=True):
+    """What it says; the reason is for whoever the seller asks for help, the code for the product."""
+
+    status: int
+    title: str
+    text: str
+    code: str
+    reason: str | None = None
+
+    @property
+    def worked(self) -> bool:
+        return self.status == 200  # noqa: PLR2004 - OK
 
 
-def failure(status: int, title: str, text: str, reason: str) -> Response[str]:
-    """The reason is for whoever the seller asks for help."""
-    return _page(status, title, text, reason, "#b42318")
-
-
-def _page(status: int, title: str, text: str, reason: str | None, color: str) -> Response[str]:
-    told = f'<p class="reason">{escape(reason)}</p>' if reason else ""
+def render(page: Page, back: str | None = None) -> Response[str]:
+    """With a way back to the product, where there is one."""
     return Response(
-        _PAGE.format(title=escape(title), text=escape(text), reason=told, color=color),
-        status_code=status,
+        _PAGE.format(
+            title=escape(page.title),
+            text=escape(page.text),
+            reason=f'<p class="reason">{escape(page.reason)}</p>' if page.reason else "",
+            back=f'<a class="back" href="{escape(back)}">Back to KeyBuzz</a>' if back else "",
+            color="#1a7f4b" if page.worked else "#b42318",
+        ),
+        status_code=page.status,
         media_type=MediaType.HTML,
         headers=_HEADERS,
     )

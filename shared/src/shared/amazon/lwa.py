@@ -48,19 +48,23 @@ class Lwa:
             app, {"grant_type": "authorization_code", "code": code, "redirect_uri": app.redirect_uri}
         )
         if not tokens.refresh_token:
-            raise AmazonUnavailableError("Amazon answered the exchange without a refresh token: start again.")
+            raise CodeRejectedError("Amazon took the code and answered without a refresh token: start again.")
         return tokens
 
-    async def access_token(self, app: AppCredentials, refresh_token: str) -> str:
-        """A usable access token, from the cache where there is one.
+    async def access_token(self, app: AppCredentials, refresh_token: str, *, fresh: bool = False) -> str:
+        """A usable access token, from the cache where there is one; a fresh one proves that the authorization stands.
         AuthorizationRevokedError, AppCredentialsError or AmazonUnavailableError.
         """
         key = hashlib.sha256(f"{app.client_id} {refresh_token}".encode()).digest()
         async with self._locks.setdefault(key, asyncio.Lock()):
             until, token = self._tokens.get(key, (0.0, ""))
-            if time.monotonic() < until:
+            if time.monotonic() < until and not fresh:
                 return token
-            tokens = await self._post(app, {"grant_type": "refresh_token", "refresh_token": refresh_token})
+            try:
+                tokens = await self._post(app, {"grant_type": "refresh_token", "refresh_token": refresh_token})
+            except AuthorizationRevokedError:
+                self._tokens.pop(key, None)
+                raise
             self._tokens[key] = (time.monotonic() + min(CACHE_SECONDS, tokens.expires_in * 0.9), tokens.access_token)
             return tokens.access_token
 

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from .credentials import AppCredentials, TenantCredentials
+from .credentials import TenantCredentials
 from .spapi import Operation, SpApi
 
 GET_MARKETPLACE_PARTICIPATIONS = Operation("getMarketplaceParticipations", 0.016, 15)
@@ -26,9 +26,9 @@ class _Answer(Struct, frozen=True):
     payload: list[_MarketplaceParticipation] = []
 
 
-async def marketplace_ids(api: SpApi, app: AppCredentials, tenant: TenantCredentials) -> list[str]:
+async def marketplace_ids(api: SpApi, tenant: TenantCredentials) -> list[str]:
     """The marketplaces that the seller takes part in; errors as SpApi.get_as()."""
     answer = await api.get_as(
-        app, tenant, GET_MARKETPLACE_PARTICIPATIONS, "/sellers/v1/marketplaceParticipations", {}, _Answer
+        tenant, GET_MARKETPLACE_PARTICIPATIONS, "/sellers/v1/marketplaceParticipations", {}, _Answer
     )
     return [each.marketplace.id for each in answer.payload if each.participation.is_participating]

@@ -4,7 +4,8 @@ Sources: "SP-API endpoints", "Connect to the SP-API", "Usage plans and rate limi
 
 import asyncio
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -20,14 +21,17 @@ from .errors import (
     AccessDeniedError,
     AmazonNotFoundError,
     AmazonUnavailableError,
+    AppCredentialsError,
     AuthorizationRevokedError,
     BadRequestError,
+    NotConnectedError,
     QuotaExceededError,
 )
-from .lwa import Lwa
+from .lwa import Lwa, Tokens
 from .marketplaces import API_HOSTS, Region
 
 USER_AGENT = f"KeyBuzz/0.1.0 (Language=Python/{platform.python_version()}; Platform={platform.system()})"
+APP_SECONDS = 60
 TIMEOUT = httpx.Timeout(30, connect=5)
 T = TypeVar("T")
 
@@ -57,10 +61,44 @@ class SpApi:
         self._settings = settings
         self._vault = vault
         self._http = http
-        self.lwa = Lwa(http, settings.amazon_lwa_url)
+        self._lwa = Lwa(http, settings.amazon_lwa_url)
+        self._app: AppCredentials | None = None
+        self._app_until = 0.0
+        self._reading_app = asyncio.Lock()
 
-    async def app(self) -> AppCredentials:
-        return await read_app(self._vault, self._settings.amazon_spapi_app_path)
+    async def app(self, *, fresh: bool = False) -> AppCredentials:
+        """Our application's credentials: asked for once a minute, or when Amazon has refused the ones we knew.
+        AppCredentialsError, or what Vault raises.
+        """
+        async with self._reading_app:
+            if self._app is None or fresh or time.monotonic() >= self._app_until:
+                self._app = await read_app(self._vault, self._settings.app_path)
+                self._app_until = time.monotonic() + APP_SECONDS
+            return self._app
+
+    async def exchange(self, code: str) -> Tokens:
+        """As Lwa.exchange(), as our application."""
+        return await self._as_app(lambda app: self._lwa.exchange(app, code))
+
+    async def verify(self, tenant: TenantCredentials) -> None:
+        """Does the authorization stand? Asks Amazon for a new token. AuthorizationRevokedError when it does not;
+        AppCredentialsError or AmazonUnavailableError when nobody can say.
+        """
+        await self._token(tenant, fresh=True)
+
+    async def _token(self, tenant: TenantCredentials, *, fresh: bool = False) -> str:
+        return await self._as_app(lambda app: self._lwa.access_token(app, tenant.refresh_token, fresh=fresh))
+
+    async def _as_app(self, call: Callable[[AppCredentials], Awaitable[T]]) -> T:
+        """A client secret that was changed in Vault is read the moment that Amazon refuses the old one."""
+        app = await self.app()
+        try:
+            return await call(app)
+        except AppCredentialsError:
+            changed = await self.app(fresh=True)
+            if changed == app:
+                raise
+            return await call(changed)
 
     async def get(
         self, tenant_id: str, operation: Operation, path: str, params: Mapping[str, str], type_: type[T]
@@ -68,12 +106,16 @@ class SpApi:
         """Call as the tenant's seller. NotConnectedError, AuthorizationRevokedError, AppCredentialsError,
         AccessDeniedError, QuotaExceededError, AmazonNotFoundError, BadRequestError or AmazonUnavailableError.
         """
-        app, tenant = await asyncio.gather(self.app(), read_tenant(self._vault, tenant_id))
-        return await self.get_as(app, tenant, operation, path, params, type_)
+        tenant = await read_tenant(self._vault, tenant_id)
+        if tenant.app_source not in {"", self._settings.amazon_spapi_app_source}:
+            raise NotConnectedError(
+                f"The seller of tenant {tenant_id} has authorized the application {tenant.app_source}, and"
+                f" {self._settings.amazon_spapi_app_source} is in use: the account has to be connected again."
+            )
+        return await self.get_as(tenant, operation, path, params, type_)
 
     async def get_as(
         self,
-        app: AppCredentials,
         tenant: TenantCredentials,
         operation: Operation,
         path: str,
@@ -81,11 +123,11 @@ class SpApi:
         type_: type[T],
     ) -> T:
         """As get(), with credentials in hand. A token that expired on the way is replaced once."""
-        token = await self.lwa.access_token(app, tenant.refresh_token)
+        token = await self._token(tenant)
         answer = await self._send(tenant.region, path, params, token)
         if _told_expired(answer):
-            self.lwa.forget(token)
-            token = await self.lwa.access_token(app, tenant.refresh_token)
+            self._lwa.forget(token)
+            token = await self._token(tenant)
             answer = await self._send(tenant.region, path, params, token)
         if not answer.is_success:
             raise _error_of(operation, answer)
