@@ -48,7 +48,10 @@ async def poll_now(pool: Pool, outbox: Outbox, source: Source, tenant_id: str) -
         return await _poll_or_note(pool, outbox, source, lease)
     if await queries.is_archived(pool, tenant_id):
         raise NotScheduledError("The tenant is archived: it is polled again once the product activates it.")
-    if await queries.list_schedules(pool, tenant_id):
+    schedules = await queries.list_schedules(pool, tenant_id)
+    if any(schedule.disconnected_at for schedule in schedules):
+        raise NotScheduledError("The tenant is not polled: its Amazon account is disconnected. Connect it again.")
+    if schedules:
         raise PollRunningError("The tenant is being polled at this moment.", delay_seconds=2)
     raise NotScheduledError("The tenant is not polled: its Amazon account has to be connected first.")
 
@@ -71,7 +74,7 @@ async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Pol
     async with pool.acquire() as conn, conn.transaction():
         # The schedule's row first: who has lost the lease must not write messages either.
         if not await queries.finish_poll(conn, lease):
-            raise PollRunningError("The poll took too long and another one has begun.")
+            raise PollRunningError("The poll was overtaken: it took too long, or the account changed meanwhile.")
         for message in sorted(messages, key=lambda message: (message.received_at, message.external_id)):
             message_id = await queries.insert_message(conn, lease, message)
             if message_id is None:
