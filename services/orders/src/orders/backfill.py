@@ -23,7 +23,15 @@ from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import queries
-from .domain import Job, JobState, Lease, TenantArchivedError, from_amazon, is_known_status
+from .domain import (
+    Job,
+    JobState,
+    Lease,
+    TenantArchivedError,
+    TenantNotConnectedError,
+    from_amazon,
+    is_known_status,
+)
 
 LEASE = timedelta(seconds=10)
 """How long a job rests when its worker is killed; a living one renews it three times as often."""
@@ -33,8 +41,11 @@ DELAY_CAP_SECONDS = 300
 
 async def request(conn: Conn, outbox: Outbox, tenant_id: str, days: int) -> tuple[Job, bool]:
     """Queue a backfill in the caller's transaction, or name the one that runs; whether it is new.
-    TenantArchivedError before anything is written.
+    TenantNotConnectedError or TenantArchivedError before anything is written.
     """
+    # The account's row before the tenant's, as in start_backfill, which holds it already: no deadlock.
+    if not await queries.lock_connection(conn, tenant_id):
+        raise TenantNotConnectedError("The tenant has no connected Amazon account: connect it first.")
     if await queries.lock_tenant(conn, tenant_id):
         raise TenantArchivedError("The tenant is archived: its orders are fetched again once the product activates it.")
     job, is_new = await queries.insert_job(conn, tenant_id, days)
