@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -158,6 +159,20 @@ async def test_an_amazon_that_is_away_is_waited_for_longer_each_time(
     await run_until(JobState.COMPLETED, pool, outbox, api, seller, job_id)
 
 
+async def rejected(pool: Pool, seller: Seller, body: dict[str, Any]) -> bool:
+    """Whether this is what connection.rejected has to say, but for the error."""
+    at = datetime.fromisoformat(body["at"])
+    assert (await pool.fetchval("SELECT clock_timestamp()") - at).total_seconds() >= 0
+    assert at >= await pool.fetchval("SELECT max(finished_at) FROM backfill_jobs")
+    connection_id = str(await pool.fetchval("SELECT connection_id FROM connections"))
+    return body | {"at": 0, "error": 0} == {
+        "tenantId": seller.tenant_id,
+        "connectionId": connection_id,
+        "error": 0,
+        "at": 0,
+    }
+
+
 async def test_a_revoked_authorization_ends_the_job_and_is_told(
     pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told
 ) -> None:
@@ -167,18 +182,34 @@ async def test_a_revoked_authorization_ends_the_job_and_is_told(
     job = await run_until(JobState.FAILED, pool, outbox, api, seller, job_id)
     assert job.error_code == "authorization_revoked"
     assert job.finished_at is not None
-    subject, body = (await told(pool))[-1]
+    _, (subject, body), (then, rejection) = await told(pool)
     assert (subject, body["jobId"], body["error"]) == ("backfill.failed", str(job_id), "authorization_revoked")
+    assert (then, rejection["error"]) == ("connection.rejected", "authorization_revoked")
+    assert await rejected(pool, seller, rejection)
     assert await stored_ids(pool) == []
 
 
 async def test_a_tenant_without_credentials_ends_the_job_and_says_to_connect(
-    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told
 ) -> None:
     job_id = await request(pool, outbox, seller)  # Vault has nothing
     job = await run_until(JobState.FAILED, pool, outbox, api, seller, job_id)
     assert job.error_code == "not_connected"
     assert "has to be connected first" in str(job.error)
+    [*_, (subject, rejection)] = await told(pool)
+    assert (subject, rejection["error"]) == ("connection.rejected", "not_connected")
+    assert await rejected(pool, seller, rejection)
+
+
+async def test_what_else_amazon_refuses_ends_the_job_and_says_nothing_of_the_credentials(
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told
+) -> None:
+    await seller.with_orders(3)
+    job_id = await request(pool, outbox, seller)
+    await pool.execute("UPDATE backfill_jobs SET window_to = window_from - interval '1 day'")
+    job = await run_until(JobState.FAILED, pool, outbox, api, seller, job_id)
+    assert job.error_code == "amazon_bad_request"
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
 
 
 async def test_a_crash_between_pages_costs_one_page_at_most(

@@ -12,7 +12,7 @@ import pytest
 from orders import backfill, handlers, queries
 from orders.domain import TenantArchivedError, TenantNotConnectedError
 from orders.settings import OrdersSettings
-from shared.amazon.errors import AmazonNotFoundError
+from shared.amazon.errors import AmazonNotFoundError, AuthorizationRevokedError, NotConnectedError
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.errors import PermanentError
@@ -440,12 +440,64 @@ async def test_a_message_to_a_disconnected_account_asks_nobody_until_it_is_conne
     assert await pool.fetchval("SELECT count(*) FROM orders") == 1
 
 
+async def rejections(pool: Pool, told: Told) -> list[tuple[str, str, str]]:
+    now = await pool.fetchval("SELECT clock_timestamp()")
+    bodies = [body for subject, body in await told(pool) if subject == "connection.rejected"]
+    assert all(timedelta() < now - datetime.fromisoformat(body["at"]) < MINUTE for body in bodies)
+    return [(body["tenantId"], body["connectionId"], body["error"]) for body in bodies]
+
+
+async def test_credentials_that_are_refused_are_told_once_for_each_message(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any, told: Told
+) -> None:
+    connection = await queries.get_connection(pool, known_seller.tenant_id)
+    assert connection is not None
+    expected = (known_seller.tenant_id, str(connection.connection_id), "authorization_revoked")
+    event = received(known_seller.tenant_id, await order_id_of(known_seller))
+    await known_seller.amazon.control("POST", f"sellers/{known_seller.seller_id}/revoke")
+    for event_id, times in (("event-1", 1), ("event-1", 1), ("event-2", 2)):
+        with pytest.raises(AuthorizationRevokedError):
+            await fetch_missing_order(event, event_id)
+        assert await rejections(pool, told) == [expected] * times
+    await known_seller.who_is(known_seller.seller_id)
+    await fetch_missing_order(event, "event-1")
+    assert [subject for subject, _ in await told(pool)][-1] == "order.stored"
+
+
+async def test_credentials_that_are_not_there_are_told_too(
+    pool: Pool, seller: Seller, fetch_missing_order: Any, told: Told
+) -> None:
+    await connect(pool, seller.tenant_id)  # Vault has nothing
+    with pytest.raises(NotConnectedError):
+        await fetch_missing_order(received(seller.tenant_id, "407-8949262-6149120"), "event-1")
+    [(tenant_id, _, error)] = await rejections(pool, told)
+    assert (tenant_id, error) == (seller.tenant_id, "not_connected")
+
+
+async def test_a_refusal_that_cannot_be_told_is_told_the_next_time(
+    pool: Pool, seller: Seller, fetch_missing_order: Any, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    await connect(pool, seller.tenant_id)
+    event = received(seller.tenant_id, "407-8949262-6149120")
+    with monkeypatch.context() as broken:
+        broken.setattr(Outbox, "add", crash)
+        with pytest.raises(ConnectionResetError):
+            await fetch_missing_order(event, "event-1")
+    with pytest.raises(NotConnectedError):
+        await fetch_missing_order(event, "event-1")
+    assert len(await rejections(pool, told)) == 1
+
+
 async def test_an_order_that_amazon_does_not_have_is_not_tried_again(
-    pool: Pool, known_seller: Seller, fetch_missing_order: Any
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any, told: Told
 ) -> None:
     with pytest.raises(AmazonNotFoundError) as refused:
         await fetch_missing_order(received(known_seller.tenant_id, "999-9999999-9999999"), "event-1")
     assert isinstance(refused.value, PermanentError)
+    assert await rejections(pool, told) == []
     assert await pool.fetchval("SELECT count(*) FROM orders") == 0
 
 

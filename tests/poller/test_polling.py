@@ -1,7 +1,7 @@
 """A poll: what a source gives becomes messages, tickets and events, each once."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from poller import handlers, mock, polling, queries
 from poller.domain import IncomingMessage, NotScheduledError, PollRunningError, Ticket
 from poller.settings import PollerSettings
+from shared.amazon.errors import AccessDeniedError, AuthorizationRevokedError, NotConnectedError
 from shared.db import Pool
 from shared.errors import PermanentError, RetryLaterError, UnavailableError
 from shared.outbox import Outbox
@@ -230,6 +231,66 @@ async def test_a_source_that_fails_is_noted_backs_off_and_stops_nobody_else(
     assert [tuple(row) for row in failed] == [("The mailbox is away.", 1, True, None)]
     assert len(await told(pool)) == 2
     assert await polling.poll_due(pool, outbox, source_of()) == 0
+
+
+@pytest.mark.parametrize("asked_by", ["schedule", "request"])
+@pytest.mark.parametrize("error", [AuthorizationRevokedError("Withdrawn."), NotConnectedError("No credentials.")])
+async def test_credentials_that_are_refused_are_noted_and_told(
+    pool: Pool, outbox: Outbox, told: Told, error: PermanentError, asked_by: str
+) -> None:
+    await schedule(pool)
+    before = await pool.fetchval("SELECT clock_timestamp()")
+    if asked_by == "schedule":
+        assert await polling.poll_due(pool, outbox, OneFails(error)) == 1
+    else:
+        with pytest.raises(type(error)):
+            await polling.poll_now(pool, outbox, OneFails(error), TENANT)
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures, found.last_error) == (False, 1, str(error))
+    [(subject, body)] = await told(pool)
+    at = datetime.fromisoformat(body.pop("at"))
+    assert before < at < await pool.fetchval("SELECT clock_timestamp()")
+    connection_id = str(await pool.fetchval("SELECT connection_id FROM poll_schedules"))
+    assert subject == "connection.rejected"
+    assert body == {"tenantId": TENANT, "connectionId": connection_id, "error": error.code}
+
+
+@pytest.mark.parametrize("error", [UnavailableError("Away."), PermanentError("No."), AccessDeniedError("No role.")])
+async def test_what_else_a_source_refuses_says_nothing_of_the_credentials(
+    pool: Pool, outbox: Outbox, told: Told, error: Exception
+) -> None:
+    await schedule(pool)
+    await polling.poll_due(pool, outbox, OneFails(error))
+    assert await told(pool) == []
+
+
+async def test_credentials_refused_to_who_has_lost_the_lease_are_not_told(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
+    await schedule(pool)
+
+    async def refused() -> list[IncomingMessage]:
+        await disconnect(pool)
+        raise AuthorizationRevokedError("Withdrawn.")
+
+    assert await polling.poll_due(pool, outbox, refused) == 1
+    assert await told(pool) == []
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.failures, found.last_error) == (0, None)
+
+
+async def test_a_refusal_that_cannot_be_told_is_not_noted_either(
+    pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    await schedule(pool)
+    monkeypatch.setattr(outbox, "add", crash)
+    with pytest.raises(ConnectionResetError):
+        await polling.poll_due(pool, outbox, OneFails(AuthorizationRevokedError("Withdrawn.")))
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures) == (True, 0)
 
 
 async def test_a_bug_in_a_source_rises_after_the_others_are_done(pool: Pool, outbox: Outbox, told: Told) -> None:

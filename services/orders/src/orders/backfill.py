@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.amazon.orders import SearchOrdersPage, search_orders
 from shared.amazon.spapi import SpApi
 from shared.db import Conn, Pool
@@ -17,6 +18,7 @@ from shared.events import (
     BackfillFailed,
     BackfillProgressed,
     BackfillRequested,
+    ConnectionRejected,
     Window,
 )
 from shared.outbox import Outbox
@@ -60,6 +62,19 @@ async def end(conn: Conn, outbox: Outbox, tenant_id: str, error: PermanentError)
         await outbox.add(conn, BackfillFailed(**_told(job), error=error.code))
 
 
+async def reject(conn: Conn, outbox: Outbox, tenant_id: str, error: PermanentError) -> None:
+    """Tell oauth in the caller's transaction that Amazon refused the account's credentials, or that there are none;
+    of an account that is disconnected it knows.
+    """
+    connection = await queries.get_connection(conn, tenant_id)
+    if connection is not None:
+        at = await queries.now(conn)
+        await outbox.add(
+            conn,
+            ConnectionRejected(tenant_id=tenant_id, connection_id=connection.connection_id, error=error.code, at=at),
+        )
+
+
 async def run(pool: Pool, outbox: Outbox, api: SpApi) -> None:
     """Take the jobs that are due, one after the other, for as long as the service runs."""
     while True:
@@ -96,6 +111,8 @@ async def _work(pool: Pool, outbox: Outbox, api: SpApi, lease: Lease) -> None:
             failed = await queries.fail_job(conn, lease, error.code, str(error))
             if failed is not None:
                 await outbox.add(conn, BackfillFailed(**_told(failed), error=error.code))
+                if isinstance(error, CREDENTIALS_REFUSED):
+                    await reject(conn, outbox, job.tenant_id, error)
     finally:
         renewing.cancel()
 

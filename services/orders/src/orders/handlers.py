@@ -4,6 +4,7 @@ import contextlib
 
 from shared import inbox
 from shared.amazon import orders as amazon
+from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.events import (
@@ -59,7 +60,13 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
         raise TenantNotConnectedError(f"The tenant {event.tenant_id} has no connected account to ask for the order.")
     if await queries.has_order(pool, event.tenant_id, event.external_order_id):
         return
-    order = from_amazon(await amazon.get_order(api, event.tenant_id, event.external_order_id))
+    try:
+        order = from_amazon(await amazon.get_order(api, event.tenant_id, event.external_order_id))
+    except CREDENTIALS_REFUSED as error:
+        async with pool.acquire() as conn, conn.transaction():
+            if await inbox.claim(conn, "reject_connection", event_id):
+                await backfill.reject(conn, outbox, event.tenant_id, error)
+        raise
     async with pool.acquire() as conn, conn.transaction():
         if not await inbox.claim(conn, "fetch_missing_order", event_id):
             return

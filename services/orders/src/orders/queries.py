@@ -123,6 +123,12 @@ async def lock_connection(conn: Conn, tenant_id: str) -> bool:
     return connected is not None
 
 
+async def now(conn: Conn) -> datetime:
+    """The database's clock, which all that is told and compared goes by."""
+    at: datetime = await conn.fetchval("SELECT clock_timestamp()")
+    return at
+
+
 async def upsert_orders(conn: Conn, tenant_id: str, orders: Sequence[NewOrder]) -> list[Upserted]:
     """Store orders with their items. Those of which we hold the same or a newer version are left as they are and
     not returned: the order of arrival does no harm.

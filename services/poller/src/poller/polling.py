@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.db import Pool
 from shared.errors import PermanentError, RetryLaterError
-from shared.events import MessageReceived
+from shared.events import ConnectionRejected, MessageReceived
 from shared.outbox import Outbox
 from shared.telemetry import log
 
@@ -57,12 +58,21 @@ async def poll_now(pool: Pool, outbox: Outbox, source: Source, tenant_id: str) -
 
 
 async def _poll_or_note(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Polled:
-    """An error that has a name is noted with the schedule, which is given back, and rises."""
+    """An error that has a name is noted with the schedule, which is given back, and rises; oauth is told of
+    credentials that were refused.
+    """
     try:
         return await _poll(pool, outbox, source, lease)
     except (PermanentError, RetryLaterError) as error:
         log.warning("poll_failed", tenant_id=lease.tenant_id, code=error.code, error=str(error))
-        await queries.fail_poll(pool, lease, str(error))
+        async with pool.acquire() as conn, conn.transaction():
+            failed = await queries.fail_poll(conn, lease, str(error))
+            if failed is not None and isinstance(error, CREDENTIALS_REFUSED):
+                connection_id, at = failed
+                rejected = ConnectionRejected(
+                    tenant_id=lease.tenant_id, connection_id=connection_id, error=error.code, at=at
+                )
+                await outbox.add(conn, rejected)
         raise
 
 

@@ -135,17 +135,21 @@ async def finish_poll(conn: Conn, lease: Lease) -> bool:
     return finished is not None
 
 
-async def fail_poll(pool: Pool, lease: Lease, error: str) -> None:
-    """Try again after a delay that grows with the failures, up to an hour."""
-    await pool.execute(
+async def fail_poll(conn: Conn | Pool, lease: Lease, error: str) -> tuple[UUID, datetime] | None:
+    """Try again after a delay that grows with the failures, up to an hour. Which connection failed, and when; None
+    when the lease is lost.
+    """
+    row = await conn.fetchrow(
         "UPDATE poll_schedules SET leased_until = NULL, failures = failures + 1, last_error = $4,"
         " next_due = clock_timestamp() + make_interval(secs => least(3600, interval_seconds * 2 ^ least(failures, 10)))"
-        " WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3",
+        " WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3"
+        " RETURNING connection_id, clock_timestamp() AS at",
         lease.tenant_id,
         lease.marketplace,
         lease.token,
         error,
     )
+    return (row["connection_id"], row["at"]) if row else None
 
 
 async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
