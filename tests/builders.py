@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 import jwt
+from hypothesis import strategies as st
 from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
@@ -20,7 +21,7 @@ from devstack.stack import Stack
 from shared.amazon.credentials import TenantCredentials, read_app, store_tenant
 from shared.amazon.spapi import SpApi
 from shared.auth import Keys
-from shared.events import ConnectionConnected, TenantSynced
+from shared.events import ConnectionConnected, ConnectionDisconnected, DisconnectReason, TenantSynced
 from shared.settings import AmazonSettings, Settings, load
 from shared.vault import Vault
 from shared.web import create_app
@@ -48,6 +49,23 @@ def connected(**changes: object) -> ConnectionConnected:
         "reauthorize_by": now + timedelta(days=365),
     }
     return ConnectionConnected(**(fields | changes))  # type: ignore[arg-type] # fields by name
+
+
+def disconnected(**changes: object) -> ConnectionDisconnected:
+    fields: dict[str, object] = {
+        "tenant_id": "kbz-001",
+        "marketplace": "AMAZON",
+        "connection_id": uuid4(),
+        "reason": DisconnectReason.USER,
+        "at": datetime.now(UTC),
+    }
+    return ConnectionDisconnected(**(fields | changes))  # type: ignore[arg-type] # fields by name
+
+
+lives = st.lists(st.booleans(), min_size=1, max_size=5).flatmap(lambda life: st.permutations([*enumerate(life)] * 2))
+"""What is told of an account: at which minute, and whether it was connected (or disconnected) then. Everything is told
+twice, in any order.
+"""
 
 
 def synced(**changes: object) -> TenantSynced:
