@@ -119,6 +119,14 @@ class Amazon:
         location = await approve(self.http, self.consent_url(redirect_uri=redirect_uri), seller_id)
         return parse_qs(urlsplit(location).query)["spapi_oauth_code"][0]
 
+    async def fail(self, operation: str, status: int | str, seller_id: str | None = None, **more: object) -> None:
+        fault = {"operation": operation, "status": status, "sellerId": seller_id, **more}
+        await self.control("POST", "faults", fault)
+
+    async def calls(self, operation: str, seller_id: str) -> dict[str, int]:
+        counted: dict[str, int] = (await self.control("GET", "calls"))[operation].get(seller_id, {})
+        return counted
+
     async def token(self, grant_type: str, /, **changes: str) -> httpx.Response:
         fields = {
             "grant_type": grant_type,

@@ -10,7 +10,7 @@ from litestar.params import Parameter
 from litestar.response import Response
 
 from .clock import MAX_SPEED
-from .faults import Fault
+from .faults import LOGIN, Fault
 from .http import json_response
 from .marketplaces import BY_COUNTRY, MARKETPLACES, Region
 from .orderbook import Json
@@ -18,7 +18,7 @@ from .quota import PLANS
 from .state import OFFICIAL_SELLER, SELLER_ID, Sandbox, Seller, log
 
 _HOME: dict[Region, str] = {"NA": "US", "EU": "FR", "FE": "JP"}
-_OPERATIONS = ("token", *(plan.operation for plan in PLANS))
+_OPERATIONS = (LOGIN, *(plan.operation for plan in PLANS))
 
 
 class SellerSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):

@@ -14,14 +14,26 @@ from litestar import post
 from litestar.response import Response
 
 from . import faults
-from .http import HttpRequest, json_response
+from .faults import Status
+from .http import HttpRequest, hang_up, json_response
 from .signing import SignatureError, seal, unseal
 from .state import Grant, Sandbox, digest
 
-OPERATION = "token"
 TOKEN_SECONDS = 3600
 SCOPES = ("sellingpartnerapi::notifications", "sellingpartnerapi::client_credential:rotation")
-_FAULTS = {429: "temporarily_unavailable", 500: "server_error", 503: "temporarily_unavailable"}
+_UNAVAILABLE = "temporarily_unavailable"
+_TOLD = {
+    429: (_UNAVAILABLE, 429),
+    500: ("server_error", 500),
+    503: (_UNAVAILABLE, 503),
+    "timeout": (_UNAVAILABLE, 503),
+    "cut": (_UNAVAILABLE, 503),
+    "invalid_client": ("invalid_client", 401),
+    "server_error": ("server_error", 500),
+    "temporarily_unavailable": (_UNAVAILABLE, 503),
+}
+"""What a fault answers; errors that are not here are 400 (RFC 6749, section 5.2)."""
+_PAGE = b"<!doctype html><title>Amazon Sign-In</title>"
 _HEADERS = {"cache-control": "no-store", "pragma": "no-cache"}
 _NO_REFRESH = (
     "The request has an invalid grant parameter : refresh_token. User may have revoked or didn't grant the permission."
@@ -48,23 +60,37 @@ class AccessToken(msgspec.Struct, frozen=True):
 async def token(request: HttpRequest, sandbox: Sandbox) -> Response[bytes]:
     form = dict(parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True))
     seller_id = _seller(sandbox, form)
-    fault = faults.draw(sandbox.faults, OPERATION, seller_id)
-    if fault is not None:
-        sandbox.count(OPERATION, seller_id, fault.status)  # before the wait: the caller may not stay
-        await asyncio.sleep(faults.seconds(fault))
-        return _refusal(LwaError(_FAULTS[fault.code], "The sandbox was told to fail.", fault.code))
+    fault = faults.draw(sandbox.faults, faults.LOGIN, seller_id)
+    status = fault.status if fault is not None else 200
+    code, body = _respond(sandbox, form, status)
+    # Before the wait: the caller may not stay.
+    sandbox.count(faults.LOGIN, seller_id, status if status in {"cut", "timeout"} else code)
+    await asyncio.sleep(faults.seconds(fault))
+    if status == "cut":
+        hang_up(request)
+    if status == "not_json":
+        return Response(_PAGE, status_code=code, media_type="text/html", headers=_HEADERS)
+    return json_response(body, code, _HEADERS)
+
+
+def _respond(sandbox: Sandbox, form: Mapping[str, str], status: Status) -> tuple[int, dict[str, object]]:
+    """HTTP status and body of what the status asks for; 200 is the true answer."""
+    if status == "not_json":
+        return 200, {}
     try:
+        if status not in {200, "no_refresh_token"}:
+            raise _told(status)
         body = _answer(sandbox, form)
     except LwaError as error:
-        sandbox.count(OPERATION, seller_id, error.status)
-        return _refusal(error)
-    sandbox.count(OPERATION, seller_id, 200)
-    return json_response(body, 200, _HEADERS)
+        return error.status, {"error": error.error, "error_description": error.description}
+    if status == "no_refresh_token":
+        body.pop("refresh_token", None)
+    return 200, body
 
 
-def _refusal(error: LwaError) -> Response[bytes]:
-    body = {"error": error.error, "error_description": error.description}
-    return json_response(body, error.status, _HEADERS)
+def _told(status: Status) -> LwaError:
+    error, code = _TOLD.get(status, (str(status), 400))
+    return LwaError(error, "The sandbox was told to fail.", code)
 
 
 def read_access_token(sandbox: Sandbox, text: str) -> AccessToken | None:

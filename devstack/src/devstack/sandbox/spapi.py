@@ -49,13 +49,14 @@ async def answer(
         return _response(plan, seller)
     seller_id = seller.seller_id
     fault = faults.draw(sandbox.faults, plan.operation, seller_id)
-    if fault is not None:
+    if fault is not None and fault.status != 200:  # noqa: PLR2004
         sandbox.count(plan.operation, seller_id, fault.status)  # before the wait: the caller may not stay
         await asyncio.sleep(faults.seconds(fault))
         return _response(plan, ApiError(fault.code, *_FAILURES[fault.code]))
     allowed = sandbox.buckets.take(plan, sandbox.settings.application_id, seller_id, sandbox.clock.seconds())
     outcome = _outcome(operation, seller) if allowed else ApiError(429, *_FAILURES[429])
     sandbox.count(plan.operation, seller_id, outcome.status if isinstance(outcome, ApiError) else 200)
+    await asyncio.sleep(faults.seconds(fault))
     return _response(plan, outcome)
 
 
