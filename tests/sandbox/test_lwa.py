@@ -1,7 +1,7 @@
 import httpx
 import pytest
 
-from tests.sandbox.conftest import CALLBACK, OTHER_CALLBACK, Amazon
+from tests.sandbox.conftest import CALLBACK, KEYBUZZ, OTHER_CALLBACK, Amazon
 
 SELLER = "A12BCIS2R7HD4D"
 NO_REFRESH = (
@@ -128,6 +128,38 @@ async def test_client_credentials_give_a_token_for_no_seller(amazon: Amazon) -> 
 async def test_an_unknown_scope_is_invalid(amazon: Amazon) -> None:
     answer = await amazon.token("client_credentials", scope="sellingpartnerapi::everything")
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
+
+
+async def test_a_code_is_good_for_its_application_only(amazon: Amazon) -> None:
+    ours = await amazon.code(SELLER)
+    foreign = await amazon.token("authorization_code", code=ours, redirect_uri=CALLBACK, **amazon.keybuzz())
+    assert foreign.status_code == 400
+    assert foreign.json() == {
+        "error": "invalid_grant",
+        "error_description": "The request has an invalid grant parameter : code",
+    }
+    assert (await amazon.token("authorization_code", code=ours, redirect_uri=CALLBACK)).status_code == 200
+    theirs = await amazon.code(SELLER, application_id=KEYBUZZ)
+    foreign = await amazon.token("authorization_code", code=theirs, redirect_uri=CALLBACK)
+    assert (foreign.status_code, foreign.json()["error"]) == (400, "invalid_grant")
+    own = await amazon.token("authorization_code", code=theirs, redirect_uri=CALLBACK, **amazon.keybuzz())
+    assert own.status_code == 200
+
+
+async def test_a_refresh_token_is_good_for_its_application_only(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    ours, theirs = await amazon.connect(seller), await amazon.connect(seller, KEYBUZZ)
+    for refresh, own, foreign in ((ours.refresh, {}, amazon.keybuzz()), (theirs.refresh, amazon.keybuzz(), {})):
+        refused = await amazon.token("refresh_token", refresh_token=refresh, **foreign)
+        assert (refused.status_code, refused.json()["error"]) == (400, "unauthorized_client")
+        assert (await amazon.token("refresh_token", refresh_token=refresh, **own)).status_code == 200
+    assert (await amazon.control("POST", f"sellers/{seller}/revoke")) == {"revoked": 2}
+
+
+async def test_the_secret_of_the_other_application_does_not_authenticate(amazon: Amazon) -> None:
+    mixed = amazon.keybuzz(client_secret=amazon.server.secret)
+    answer = await amazon.token("refresh_token", refresh_token="Atzr|x", **mixed)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
 ERRORS = {

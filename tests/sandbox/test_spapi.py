@@ -5,7 +5,7 @@ import time
 import httpx
 import pytest
 
-from tests.sandbox.conftest import Amazon, Tokens
+from tests.sandbox.conftest import KEYBUZZ, Amazon, Tokens
 
 OPERATIONS = [
     ("/orders/2026-01-01/orders?createdAfter=2020-01-01T00:00:00Z", "searchOrders", "0.0056", 20),
@@ -70,6 +70,15 @@ async def test_sellers_do_not_share_a_bucket(amazon: Amazon) -> None:
     while (await amazon.get(PARTICIPATIONS, busy)).status_code == 200:
         pass
     other = await amazon.connect(await amazon.seller())
+    assert (await amazon.get(PARTICIPATIONS, other)).status_code == 200
+
+
+async def test_two_applications_of_a_seller_do_not_share_a_bucket(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    await amazon.control("POST", "clock", {"speed": 0})
+    busy, other = await amazon.connect(seller), await amazon.connect(seller, KEYBUZZ)
+    while (await amazon.get(PARTICIPATIONS, busy)).status_code == 200:
+        pass
     assert (await amazon.get(PARTICIPATIONS, other)).status_code == 200
 
 

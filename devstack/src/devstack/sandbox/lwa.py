@@ -4,7 +4,6 @@ Bodies and errors as in the SP-API developer guide and Amazon's client libraries
 """
 
 import asyncio
-import hmac
 import secrets
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
@@ -16,6 +15,7 @@ from litestar.response import Response
 from . import faults
 from .faults import Status
 from .http import HttpRequest, hang_up, json_response
+from .settings import Application
 from .signing import SignatureError, seal, unseal
 from .state import Grant, Sandbox, digest
 
@@ -106,35 +106,35 @@ def _answer(sandbox: Sandbox, form: Mapping[str, str]) -> dict[str, object]:
     grant_type = _required(form, "grant_type")
     if grant_type not in {"authorization_code", "refresh_token", "client_credentials"}:
         raise LwaError("unsupported_grant_type", "The authorization grant type is not supported.")
-    _authenticate(sandbox, _required(form, "client_id"), _required(form, "client_secret"))
+    application = _authenticate(sandbox, _required(form, "client_id"), _required(form, "client_secret"))
     if grant_type == "authorization_code":
-        return _exchange(sandbox, _required(form, "code"), _required(form, "redirect_uri"))
+        return _exchange(sandbox, application, _required(form, "code"), _required(form, "redirect_uri"))
     if grant_type == "refresh_token":
-        return _refresh(sandbox, _required(form, "refresh_token"))
+        return _refresh(sandbox, application, _required(form, "refresh_token"))
     scope = _required(form, "scope")
     if not set(scope.split()) <= set(SCOPES):
         raise LwaError("invalid_scope", f"An unknown scope was requested: only {' and '.join(SCOPES)} exist.")
     return _tokens(sandbox, scope=scope)
 
 
-def _exchange(sandbox: Sandbox, code: str, redirect_uri: str) -> dict[str, object]:
+def _exchange(sandbox: Sandbox, application: Application, code: str, redirect_uri: str) -> dict[str, object]:
     kept = sandbox.kept.codes.get(digest(code))
-    if kept is None or kept.expires_at <= sandbox.clock.seconds():
+    if kept is None or kept.client_id != application.client_id or kept.expires_at <= sandbox.clock.seconds():
         raise LwaError("invalid_grant", "The request has an invalid grant parameter : code")
     if kept.redirect_uri != redirect_uri:
         raise LwaError("invalid_grant", "The request has an invalid grant parameter : redirect_uri")
     del sandbox.kept.codes[digest(code)]
     refresh_token = "Atzr|" + secrets.token_urlsafe(96)
-    sandbox.kept.grants[digest(refresh_token)] = Grant(kept.seller_id, sandbox.settings.client_id)
+    sandbox.kept.grants[digest(refresh_token)] = Grant(kept.seller_id, kept.client_id)
     sandbox.save()
     return _tokens(sandbox, refresh_token=refresh_token)
 
 
-def _refresh(sandbox: Sandbox, refresh_token: str) -> dict[str, object]:
+def _refresh(sandbox: Sandbox, application: Application, refresh_token: str) -> dict[str, object]:
     grant = sandbox.kept.grants.get(digest(refresh_token))
     if grant is None:
         raise LwaError("invalid_grant", _NO_REFRESH)
-    if grant.client_id != sandbox.settings.client_id:  # the application was changed since
+    if grant.client_id != application.client_id:
         raise LwaError("unauthorized_client", "Not authorized for requested operation")
     return _tokens(sandbox, refresh_token=refresh_token)
 
@@ -159,12 +159,11 @@ def _tokens(sandbox: Sandbox, *, refresh_token: str = "", scope: str = "") -> di
     return answer
 
 
-def _authenticate(sandbox: Sandbox, client_id: str, client_secret: str) -> None:
-    settings = sandbox.settings
-    known = hmac.compare_digest(client_id.encode(), settings.client_id.encode())
-    right = hmac.compare_digest(client_secret.encode(), settings.client_secret.encode())
-    if not (known and right):
-        raise LwaError("invalid_client", "Client authentication failed", 401)
+def _authenticate(sandbox: Sandbox, client_id: str, client_secret: str) -> Application:
+    for application in sandbox.settings.applications:
+        if application.client_id == client_id and sandbox.is_secret(application, client_secret):
+            return application
+    raise LwaError("invalid_client", "Client authentication failed", 401)
 
 
 def _required(form: Mapping[str, str], name: str) -> str:
