@@ -11,16 +11,17 @@ from uuid import uuid4
 
 import httpx
 import jwt
+from hypothesis import strategies as st
 from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
-from devstack.sandbox.client import approve
+from devstack.sandbox.client import approve, confirm, renew
 from devstack.services import environment
 from devstack.stack import Stack
 from shared.amazon.credentials import TenantCredentials, read_app, store_tenant
 from shared.amazon.spapi import SpApi
 from shared.auth import Keys
-from shared.events import ConnectionConnected, TenantSynced
+from shared.events import ConnectionConnected, ConnectionDisconnected, DisconnectReason, TenantSynced
 from shared.settings import AmazonSettings, Settings, load
 from shared.vault import Vault
 from shared.web import create_app
@@ -48,6 +49,23 @@ def connected(**changes: object) -> ConnectionConnected:
         "reauthorize_by": now + timedelta(days=365),
     }
     return ConnectionConnected(**(fields | changes))  # type: ignore[arg-type] # fields by name
+
+
+def disconnected(**changes: object) -> ConnectionDisconnected:
+    fields: dict[str, object] = {
+        "tenant_id": "kbz-001",
+        "marketplace": "AMAZON",
+        "connection_id": uuid4(),
+        "reason": DisconnectReason.USER,
+        "at": datetime.now(UTC),
+    }
+    return ConnectionDisconnected(**(fields | changes))  # type: ignore[arg-type] # fields by name
+
+
+lives = st.lists(st.booleans(), min_size=1, max_size=5).flatmap(lambda life: st.permutations([*enumerate(life)] * 2))
+"""What is told of an account: at which minute, and whether it was connected (or disconnected) then. Everything is told
+twice, in any order.
+"""
 
 
 def synced(**changes: object) -> TenantSynced:
@@ -124,9 +142,32 @@ class Amazon:
         found: list[dict[str, Any]] = (await self.control("GET", f"sellers/{seller_id}/orders?limit=1000"))["orders"]
         return found
 
-    async def fail(self, operation: str, status: int, seller_id: str, times: int = 1) -> None:
+    async def fail(
+        self,
+        operation: str,
+        status: int | str,
+        seller_id: str | None,
+        times: int = 1,
+        *,
+        delay_seconds: float | None = None,
+    ) -> None:
+        """The kinds are those of devstack.sandbox.faults; 200 with a delay is a success that comes late."""
         fault = {"operation": operation, "status": status, "sellerId": seller_id, "times": times}
-        await self.control("POST", "faults", fault)
+        await self.control("POST", "faults", fault | {"delaySeconds": delay_seconds})
+
+    async def revoke(self, seller_id: str) -> None:
+        """As the seller does at Seller Central, and as 365 days do."""
+        await self.control("POST", f"sellers/{seller_id}/revoke")
+
+    async def set_draft(self, draft: bool, source: str = "external_test") -> None:
+        await self.control("PUT", f"applications/{source}", {"draft": draft})
+
+    async def rotate_secret(self, source: str = "external_test", *, expire_old_now: bool = False) -> str:
+        """The new client secret; the old one is valid for a week more. Nobody puts it into Vault, and no one brings
+        the old one back: in the stack that tests share, use the application that they do not.
+        """
+        rotated = await self.control("POST", f"applications/{source}/secret", {"expireOldNow": expire_old_now})
+        return str(rotated["newClientSecret"])
 
     async def calls(self, operation: str, seller_id: str) -> dict[str, int]:
         """How many calls were answered with which status."""
@@ -139,6 +180,15 @@ class Amazon:
     async def approve(self, auth_url: str, seller_id: str) -> str:
         """What the seller's browser is sent to after the consent."""
         return await approve(self.http, auth_url, seller_id)
+
+    async def renew(self, seller_id: str, source: str = "external_test") -> str:
+        """Where the seller's browser is sent to from Manage Your Apps: our Login URI."""
+        application_id = self.stack.endpoints.amazon.applications[source].application_id
+        return await renew(self.http, self.url, seller_id, application_id)
+
+    async def confirm(self, callback_url: str) -> str:
+        """What Amazon makes of the address that our Login URI sends the browser to."""
+        return await confirm(self.http, callback_url)
 
     async def authorize(self, api: SpApi, vault: Vault, tenant_id: str, seller_id: str) -> None:
         """Leave a tenant with what oauth leaves it with: the seller's refresh token in Vault. The vault has to be

@@ -5,6 +5,7 @@ whole stack in containers.
 import json
 import re
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,31 @@ def test_nothing_that_looks_like_a_secret_is_in_a_file() -> None:
     files = [ROOT / "compose.yaml", *(path for path in (ROOT / "deploy").rglob("*") if path.is_file())]
     for file in files:
         assert looks_random.findall(file.read_text()) == [], file
+
+
+def test_the_services_and_the_credentials_are_of_the_same_application(tmp_path: Path) -> None:
+    made = compose.prepare(tmp_path)
+    for line, source in (("", "external_test"), ("AMAZON_SPAPI_APP_SOURCE=keybuzz\n", "keybuzz")):
+        made.write_text(made.read_text() + line)
+        services = json.loads(parse("--format", "json", env_file=made).stdout)["services"]
+        sources = {name: services[name]["environment"]["AMAZON_SPAPI_APP_SOURCE"] for name in ("oauth", "orders")}
+        job = services["amazon-credentials"]["environment"]["AMAZON_SPAPI_APP_SOURCE"]
+        assert {*sources.values(), job} == {source}
+
+
+def test_the_sandboxs_image_runs_modules_that_ask_for_no_checkout() -> None:
+    """Others look for deploy/ beside the source, which the image does not have."""
+    names = "name.split('.')[1] for name in sys.modules if name.startswith('devstack.')"
+    code = f"import sys, devstack.credentials, devstack.sandbox.__main__; print(*sorted({{{names}}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert loaded.stdout.split() == ["credentials", "errors", "sandbox"]
+
+
+def test_amazons_stand_in_sends_sellers_to_oauth(services: dict[str, Any]) -> None:
+    environment = services["sandbox"]["environment"]
+    port = services["oauth"]["ports"][0]["published"]
+    assert environment["SANDBOX_REDIRECT_URIS"] == f"http://127.0.0.1:{port}/api/v1/marketplaces/amazon/oauth/callback"
+    assert environment["SANDBOX_LOGIN_URI"] == f"http://127.0.0.1:{port}/api/v1/marketplaces/amazon/oauth/login"
 
 
 def test_a_service_gets_the_passwords_of_its_own_users_only(written: dict[str, Any]) -> None:

@@ -1,15 +1,19 @@
 """What each AppRole can and cannot do, on a real OpenBao."""
 
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from devstack.sandbox.client import renew
 from devstack.stack import Stack
 
 APP = "secret/data/keybuzz/amazon_spapi/app"
+APP_KEYBUZZ = "secret/data/keybuzz/amazon_spapi/app_keybuzz"
 OLD_APP = "secret/data/keybuzz/ai/amazon_spapi_app"
 TENANT = "secret/data/keybuzz/tenants/kbz-001/amazon_spapi"
 OTHER = "secret/data/keybuzz/something/else"
@@ -78,13 +82,86 @@ async def test_tokens_last_an_hour_and_are_renewable(stack: Stack, vault: httpx.
     assert (auth["lease_duration"], auth["renewable"]) == (3600, True)
 
 
-async def test_the_apps_credentials_are_there(stack: Stack, vault: httpx.AsyncClient) -> None:
+async def _credentials(stack: Stack, vault: httpx.AsyncClient, path: str) -> dict[str, str]:
     token = (await _login(stack, vault, "orders"))["client_token"]
-    data = (await vault.get(APP, headers={"X-Vault-Token": token})).raise_for_status().json()["data"]["data"]
-    assert data["client_id"] == stack.endpoints.amazon.client_id
-    assert data["application_id"] == stack.endpoints.amazon.application_id
+    data: dict[str, str] = (
+        (await vault.get(path, headers={"X-Vault-Token": token})).raise_for_status().json()["data"]["data"]
+    )
+    return data
+
+
+@pytest.mark.parametrize(("source", "path"), [("external_test", APP), ("keybuzz", APP_KEYBUZZ)])
+async def test_each_apps_credentials_are_there_and_amazon_takes_them(
+    stack: Stack, vault: httpx.AsyncClient, source: str, path: str
+) -> None:
+    data = await _credentials(stack, vault, path)
+    amazon = stack.endpoints.amazon
+    assert data["client_id"] == amazon.applications[source].client_id
+    assert data["application_id"] == amazon.applications[source].application_id
     assert data["redirect_uri"] == (f"{stack.endpoints.services['oauth']}/api/v1/marketplaces/amazon/oauth/callback")
-    assert (data["region"], bool(data["client_secret"])) == ("eu", True)
+    assert data["region"] == "eu"
+    form = {
+        "grant_type": "client_credentials",
+        "scope": "sellingpartnerapi::notifications",
+        "client_id": data["client_id"],
+        "client_secret": data["client_secret"],
+    }
+    query = {"application_id": data["application_id"], "state": "s", "redirect_uri": data["redirect_uri"]}
+    async with httpx.AsyncClient(base_url=amazon.url, trust_env=False) as client:
+        assert (await client.post("/auth/o2/token", data=form)).status_code == 200
+        assert (await client.get("/apps/authorize/consent", params=query)).status_code == 200
+
+
+def test_the_first_application_stands_where_it_stood(stack: Stack) -> None:
+    amazon = stack.endpoints.amazon
+    assert list(amazon.applications) == ["external_test", "keybuzz"]
+    first, second = amazon.applications.values()
+    assert (amazon.client_id, amazon.application_id) == (first.client_id, first.application_id)
+    assert {first.client_id, first.application_id}.isdisjoint({second.client_id, second.application_id})
+
+
+async def test_amazon_knows_the_login_uri(stack: Stack) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        location = await renew(client, stack.endpoints.amazon.url, "A12BCIS2R7HD4D")
+    assert location.startswith(f"{stack.endpoints.services['oauth']}/api/v1/marketplaces/amazon/oauth/login?")
+
+
+def _job(stack: Stack, **changes: str) -> subprocess.CompletedProcess[str]:
+    """The job of compose, for the second application, with what it finds in its environment."""
+    operator = stack.endpoints.vault.roles["operator"]
+    app = stack._secrets.amazon_keybuzz
+    environment = {
+        "VAULT_ADDR": stack.endpoints.vault.addr,
+        "VAULT_CACERT": stack.endpoints.vault.cacert,
+        "VAULT_ROLE_ID": operator.role_id,
+        "VAULT_SECRET_ID": operator.secret_id,
+        "AMAZON_CLIENT_ID": app.client_id,
+        "AMAZON_CLIENT_SECRET": app.client_secret,
+        "AMAZON_APPLICATION_ID": app.application_id,
+        "AMAZON_REDIRECT_URI": f"{stack.endpoints.services['oauth']}/api/v1/marketplaces/amazon/oauth/callback",
+        "AMAZON_SPAPI_APP_SOURCE": "keybuzz",
+        **changes,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "devstack.credentials"], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+async def test_the_job_brings_an_application_to_the_place_of_its_source(stack: Stack, vault: httpx.AsyncClient) -> None:
+    first, second = [await _credentials(stack, vault, path) for path in (APP, APP_KEYBUZZ)]
+    changed = _job(stack, AMAZON_REGION="na")
+    assert (changed.returncode, changed.stderr) == (0, "")
+    assert await _credentials(stack, vault, APP_KEYBUZZ) == {**second, "region": "na"}
+    assert await _credentials(stack, vault, APP) == first
+    assert _job(stack).returncode == 0
+    assert await _credentials(stack, vault, APP_KEYBUZZ) == second
+
+
+def test_the_job_refuses_a_source_that_does_not_exist(stack: Stack) -> None:
+    ended = _job(stack, AMAZON_SPAPI_APP_SOURCE="keybuz")
+    assert ended.returncode == 1
+    assert "AMAZON_SPAPI_APP_SOURCE is wrong" in ended.stderr
+    assert stack._secrets.amazon_keybuzz.client_secret not in ended.stderr
 
 
 async def test_another_roles_secret_id_is_refused(stack: Stack, vault: httpx.AsyncClient) -> None:

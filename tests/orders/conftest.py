@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from devstack.stack import Stack
-from orders import handlers
+from orders import handlers, queries
 from orders.settings import OrdersSettings
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.outbox import Outbox
 from shared.vault import Vault
-from tests.builders import Amazon, new_id, oauth_vault, settings_of, synced
+from tests.builders import Amazon, connected, disconnected, new_id, oauth_vault, settings_of, synced
 from tests.conftest import OpenPool
 
 
@@ -41,6 +41,26 @@ def amazon(stack: Stack, network: httpx.AsyncClient) -> Amazon:
 @pytest.fixture
 def api(settings: OrdersSettings, network: httpx.AsyncClient) -> SpApi:
     return SpApi(settings, Vault(settings), network)
+
+
+async def connect(pool: Pool, tenant_id: str) -> None:
+    """What start_backfill keeps of an account that is connected now, without a backfill."""
+    async with pool.acquire() as conn, conn.transaction():
+        await queries.upsert_connection(conn, connected(tenant_id=tenant_id))
+
+
+Disconnect = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def disconnect(pool: Pool, outbox: Outbox) -> Disconnect:
+    """connection.disconnected arrives: of the default tenant, now, unless it is said."""
+    stop_backfill = partial(handlers.stop_backfill, pool=pool, outbox=outbox)
+
+    async def arrive(event_id: str = "", **changes: object) -> None:
+        await stop_backfill(disconnected(**changes), event_id or new_id("event"))
+
+    return arrive
 
 
 Follow = Callable[..., Awaitable[None]]

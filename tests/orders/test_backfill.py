@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -17,10 +18,11 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import Amazon
 from tests.conftest import Told
-from tests.orders.conftest import Follow, Seller
+from tests.orders.conftest import Disconnect, Follow, Seller, connect
 
 
 async def request(pool: Pool, outbox: Outbox, seller: Seller, days: int = 90) -> UUID:
+    await connect(pool, seller.tenant_id)
     async with pool.acquire() as conn, conn.transaction():
         job, is_new = await backfill.request(conn, outbox, seller.tenant_id, days)
     assert is_new
@@ -157,6 +159,20 @@ async def test_an_amazon_that_is_away_is_waited_for_longer_each_time(
     await run_until(JobState.COMPLETED, pool, outbox, api, seller, job_id)
 
 
+async def rejected(pool: Pool, seller: Seller, body: dict[str, Any]) -> bool:
+    """Whether this is what connection.rejected has to say, but for the error."""
+    at = datetime.fromisoformat(body["at"])
+    assert (await pool.fetchval("SELECT clock_timestamp()") - at).total_seconds() >= 0
+    assert at >= await pool.fetchval("SELECT max(finished_at) FROM backfill_jobs")
+    connection_id = str(await pool.fetchval("SELECT connection_id FROM connections"))
+    return body | {"at": 0, "error": 0} == {
+        "tenantId": seller.tenant_id,
+        "connectionId": connection_id,
+        "error": 0,
+        "at": 0,
+    }
+
+
 async def test_a_revoked_authorization_ends_the_job_and_is_told(
     pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told
 ) -> None:
@@ -166,18 +182,34 @@ async def test_a_revoked_authorization_ends_the_job_and_is_told(
     job = await run_until(JobState.FAILED, pool, outbox, api, seller, job_id)
     assert job.error_code == "authorization_revoked"
     assert job.finished_at is not None
-    subject, body = (await told(pool))[-1]
+    _, (subject, body), (then, rejection) = await told(pool)
     assert (subject, body["jobId"], body["error"]) == ("backfill.failed", str(job_id), "authorization_revoked")
+    assert (then, rejection["error"]) == ("connection.rejected", "authorization_revoked")
+    assert await rejected(pool, seller, rejection)
     assert await stored_ids(pool) == []
 
 
 async def test_a_tenant_without_credentials_ends_the_job_and_says_to_connect(
-    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told
 ) -> None:
-    job_id = await request(pool, outbox, seller)  # nobody connected: Vault has nothing
+    job_id = await request(pool, outbox, seller)  # Vault has nothing
     job = await run_until(JobState.FAILED, pool, outbox, api, seller, job_id)
     assert job.error_code == "not_connected"
     assert "has to be connected first" in str(job.error)
+    [*_, (subject, rejection)] = await told(pool)
+    assert (subject, rejection["error"]) == ("connection.rejected", "not_connected")
+    assert await rejected(pool, seller, rejection)
+
+
+async def test_what_else_amazon_refuses_ends_the_job_and_says_nothing_of_the_credentials(
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told
+) -> None:
+    await seller.with_orders(3)
+    job_id = await request(pool, outbox, seller)
+    await pool.execute("UPDATE backfill_jobs SET window_to = window_from - interval '1 day'")
+    job = await run_until(JobState.FAILED, pool, outbox, api, seller, job_id)
+    assert job.error_code == "amazon_bad_request"
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
 
 
 async def test_a_crash_between_pages_costs_one_page_at_most(
@@ -236,17 +268,37 @@ async def test_who_loses_the_lease_on_the_way_stores_nothing(
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested"]
 
 
-async def test_a_tenant_archived_on_the_way_stops_the_worker_before_its_next_store(
-    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, follow: Follow, told: Told
+Stop = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture(params=["tenant_archived", "account_disconnected"])
+def code(request: pytest.FixtureRequest) -> str:
+    """What ends a backfill from outside."""
+    return str(request.param)
+
+
+@pytest.fixture
+def stop(code: str, seller: Seller, follow: Follow, disconnect: Disconnect) -> Stop:
+    async def arrive() -> None:
+        if code == "tenant_archived":
+            await follow(tenant_id=seller.tenant_id, status="ARCHIVED")
+        else:
+            await disconnect(tenant_id=seller.tenant_id)
+
+    return arrive
+
+
+async def test_what_ends_a_backfill_on_the_way_stops_the_worker_before_its_next_store(
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, follow: Follow, told: Told, stop: Stop, code: str
 ) -> None:
     await seller.with_orders(250)
     job_id = await request(pool, outbox, seller)
     lease = await queries.claim_job(pool, backfill.LEASE)
     assert lease is not None
-    async with after_pages(api, 2, lambda: follow(tenant_id=seller.tenant_id, status="ARCHIVED")) as archiving:
-        await backfill._work(pool, outbox, archiving, lease)
+    async with after_pages(api, 2, stop) as stopping:
+        await backfill._work(pool, outbox, stopping, lease)
     job = await job_of(pool, seller, job_id)
-    assert (job.state, job.error_code, job.pages, job.orders_stored) == (JobState.FAILED, "tenant_archived", 1, 100)
+    assert (job.state, job.error_code, job.pages, job.orders_stored) == (JobState.FAILED, code, 1, 100)
     assert len(await stored_ids(pool)) == 100
     assert await seller.amazon.calls("searchOrders", seller.seller_id) == {"200": 2}
     assert [subject for subject, _ in await told(pool)] == [
@@ -260,8 +312,8 @@ async def test_a_tenant_archived_on_the_way_stops_the_worker_before_its_next_sto
 
 
 @pytest.mark.parametrize("status", [429, 400], ids=["quota", "revoked"])
-async def test_what_amazon_refuses_while_the_tenant_is_archived_does_not_overwrite_why_the_job_ended(
-    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, follow: Follow, told: Told, status: int
+async def test_what_amazon_refuses_of_a_backfill_that_has_ended_does_not_overwrite_why(
+    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told, status: int, stop: Stop, code: str
 ) -> None:
     await seller.with_orders(3)
     if status == 429:
@@ -272,15 +324,15 @@ async def test_what_amazon_refuses_while_the_tenant_is_archived_does_not_overwri
     lease = await queries.claim_job(pool, backfill.LEASE)
     assert lease is not None
 
-    async def archive(answer: httpx.Response) -> None:
+    async def end(answer: httpx.Response) -> None:
         if answer.status_code == status:
-            await follow(tenant_id=seller.tenant_id, status="ARCHIVED")
+            await stop()
 
-    async with httpx.AsyncClient(trust_env=False, event_hooks={"response": [archive]}) as network:
+    async with httpx.AsyncClient(trust_env=False, event_hooks={"response": [end]}) as network:
         await backfill._work(pool, outbox, SpApi(api._settings, api._vault, network), lease)
     job = await job_of(pool, seller, job_id)
-    assert (job.state, job.error_code) == (JobState.FAILED, "tenant_archived")
-    assert [subject for subject, _ in await told(pool)].count("backfill.failed") == 1
+    assert (job.state, job.error_code) == (JobState.FAILED, code)
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
 
 
 async def test_four_workers_share_the_jobs_and_do_none_twice(

@@ -6,22 +6,24 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import hypothesis
 import pytest
 
 from orders import backfill, handlers, queries
 from orders.domain import TenantArchivedError, TenantNotConnectedError
 from orders.settings import OrdersSettings
-from shared.amazon.errors import AmazonNotFoundError
+from shared.amazon.errors import AmazonNotFoundError, AuthorizationRevokedError, NotConnectedError
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.errors import PermanentError
 from shared.events import MessageReceived, MessageSource
 from shared.outbox import Outbox
-from tests.builders import connected
+from tests.builders import connected, lives, new_id
 from tests.conftest import Told
-from tests.orders.conftest import Follow, Seller
+from tests.orders.conftest import Disconnect, Follow, Seller, connect
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -166,25 +168,180 @@ async def test_an_archive_that_fails_leaves_the_backfill_and_works_the_next_time
     assert (await told(pool))[-1][0] == "backfill.failed"
 
 
+async def until_waiting(pool: Pool, sessions: int = 1) -> None:
+    """So many wait for a lock."""
+    async with asyncio.timeout(10):
+        while sessions != await pool.fetchval(  # noqa: ASYNC110 - the database knows
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_request_beside_the_archive_is_refused_or_ends_with_it(
     pool: Pool, outbox: Outbox, follow: Follow, told: Told, known: bool
 ) -> None:
+    await connect(pool, "kbz-001")
     if known:
         await follow(status="ACTIVE", synced_at=NOW)
     async with pool.acquire() as conn, conn.transaction():
         await backfill.request(conn, outbox, "kbz-001", 90)
         archiving = asyncio.ensure_future(follow(status="ARCHIVED"))
-        async with asyncio.timeout(10):
-            while not await pool.fetchval(  # noqa: ASYNC110 - the database knows
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            ):
-                await asyncio.sleep(0.01)
+        await until_waiting(pool)
     await archiving
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
     async with pool.acquire() as conn, conn.transaction():
         with pytest.raises(TenantArchivedError):
             await backfill.request(conn, outbox, "kbz-001", 90)
+
+
+async def unfinished(pool: Pool, tenant_id: str = "kbz-001") -> int:
+    found: int = await pool.fetchval(
+        "SELECT count(*) FROM backfill_jobs WHERE state IN ('REQUESTED', 'RUNNING', 'WAITING') AND tenant_id = $1",
+        tenant_id,
+    )
+    return found
+
+
+async def test_a_disconnected_accounts_backfill_ends_and_is_told_once(
+    pool: Pool, start_backfill: Any, disconnect: Disconnect, told: Told
+) -> None:
+    await start_backfill(connected(), "event-1")
+    await start_backfill(connected(tenant_id="kbz-002"), "event-2")
+    at = datetime.now(UTC)
+    for event_id in ("event-3", "event-3", "event-4"):
+        await disconnect(event_id, at=at)
+        assert await queries.get_connection(pool, "kbz-001") is None
+    row = await pool.fetchrow(
+        "SELECT id, state, error_code, error, finished_at IS NOT NULL AS finished FROM backfill_jobs"
+        " WHERE tenant_id = 'kbz-001'"
+    )
+    assert row is not None
+    assert tuple(row)[1:] == (
+        *("FAILED", "account_disconnected"),
+        *("The account was disconnected before its backfill was complete.", True),
+    )
+    failed = [body for subject, body in await told(pool) if subject == "backfill.failed"]
+    assert [(body["tenantId"], body["jobId"], body["error"]) for body in failed] == [
+        ("kbz-001", str(row["id"]), "account_disconnected")
+    ]
+    assert await queries.get_connection(pool, "kbz-002") is not None
+    assert await unfinished(pool, "kbz-002") == 1
+
+
+async def test_an_account_connected_again_gets_its_orders_again(
+    pool: Pool, start_backfill: Any, disconnect: Disconnect, told: Told
+) -> None:
+    await start_backfill(connected(connected_at=NOW), "event-1")
+    await disconnect(at=NOW + MINUTE)
+    newer = connected(seller_id="ANEW", connected_at=NOW + 2 * MINUTE)
+    await start_backfill(newer, "event-3")
+    connection = await queries.get_connection(pool, "kbz-001")
+    assert connection is not None
+    assert connection.connection_id == newer.connection_id
+    assert [subject for subject, _ in await told(pool)] == [
+        *("backfill.requested", "backfill.failed"),
+        "backfill.requested",
+    ]
+
+
+async def test_an_older_end_told_late_changes_nothing(
+    pool: Pool, start_backfill: Any, disconnect: Disconnect, told: Told
+) -> None:
+    await start_backfill(connected(connected_at=NOW), "event-2")
+    await disconnect(at=NOW - timedelta(microseconds=1))
+    assert await queries.get_connection(pool, "kbz-001") is not None
+    assert await unfinished(pool) == 1
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_older_connection_told_after_the_end_requests_nothing(
+    pool: Pool, start_backfill: Any, disconnect: Disconnect, told: Told, known: bool
+) -> None:
+    if known:
+        await start_backfill(connected(connected_at=NOW - 2 * MINUTE), "event-1")
+    await disconnect(at=NOW)
+    before = await told(pool)
+    for late, event_id in ((NOW - MINUTE, "event-2"), (NOW, "event-4")):
+        await start_backfill(connected(connected_at=late), event_id)
+        assert await queries.get_connection(pool, "kbz-001") is None
+    assert await unfinished(pool) == 0
+    assert await told(pool) == before
+    await start_backfill(connected(connected_at=NOW + timedelta(microseconds=1)), "event-5")
+    assert await unfinished(pool) == 1
+
+
+async def test_an_end_that_fails_leaves_the_backfill_and_works_the_next_time(
+    pool: Pool, start_backfill: Any, disconnect: Disconnect, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    await start_backfill(connected(), "event-1")
+    with monkeypatch.context() as broken:
+        broken.setattr(Outbox, "add", crash)
+        with pytest.raises(ConnectionResetError):
+            await disconnect("event-2")
+    assert await queries.get_connection(pool, "kbz-001") is not None
+    assert await unfinished(pool) == 1
+    await disconnect("event-2")
+    assert (await told(pool))[-1][0] == "backfill.failed"
+
+
+async def test_a_request_beside_the_end_is_refused_or_ends_with_it(
+    pool: Pool, outbox: Outbox, disconnect: Disconnect, told: Told
+) -> None:
+    await connect(pool, "kbz-001")
+    async with pool.acquire() as conn, conn.transaction():
+        await backfill.request(conn, outbox, "kbz-001", 90)
+        ending = asyncio.ensure_future(disconnect())
+        await until_waiting(pool)
+    await ending
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
+    async with pool.acquire() as conn, conn.transaction():
+        with pytest.raises(TenantNotConnectedError):
+            await backfill.request(conn, outbox, "kbz-001", 90)
+
+
+async def test_a_request_beside_a_new_connection_waits_instead_of_deadlocking(
+    pool: Pool, outbox: Outbox, start_backfill: Any, told: Told
+) -> None:
+    async def request() -> None:
+        async with pool.acquire() as conn, conn.transaction():
+            await backfill.request(conn, outbox, "kbz-001", 90)
+
+    await connect(pool, "kbz-001")
+    async with pool.acquire() as conn, conn.transaction():
+        await queries.lock_tenant(conn, "kbz-001")
+        requesting = asyncio.ensure_future(request())
+        await until_waiting(pool)
+        connecting = asyncio.ensure_future(start_backfill(connected(), "event-1"))
+        await until_waiting(pool, 2)
+    await asyncio.gather(requesting, connecting)
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested"]
+
+
+@hypothesis.settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(life=lives)
+async def test_in_whatever_order_it_is_told_the_latest_that_was_heard_is_true(
+    pool: Pool, start_backfill: Any, disconnect: Disconnect, life: list[tuple[int, bool]]
+) -> None:
+    tenant_id, latest = new_id(), (-1, False)
+    for minute, is_connected in life:
+        at = NOW + minute * MINUTE
+        if is_connected:
+            await start_backfill(connected(tenant_id=tenant_id, connected_at=at), new_id("event"))
+        else:
+            await disconnect(tenant_id=tenant_id, at=at)
+        latest = max(latest, (minute, is_connected))
+        usable = await queries.get_connection(pool, tenant_id) is not None
+        assert (usable, await unfinished(pool, tenant_id)) == (latest[1], latest[1])
 
 
 def received(tenant_id: str, external_order_id: str | None) -> MessageReceived:
@@ -270,12 +427,77 @@ async def test_a_message_before_its_connection_is_tried_again_later(
     assert await told(pool) == []
 
 
+async def test_a_message_to_a_disconnected_account_asks_nobody_until_it_is_connected_again(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any, disconnect: Disconnect
+) -> None:
+    event = received(known_seller.tenant_id, await order_id_of(known_seller))
+    await disconnect(tenant_id=known_seller.tenant_id)
+    with pytest.raises(TenantNotConnectedError):
+        await fetch_missing_order(event, "event-1")
+    assert await known_seller.amazon.calls("getOrder", known_seller.seller_id) == {}
+    await connect(pool, known_seller.tenant_id)
+    await fetch_missing_order(event, "event-1")
+    assert await pool.fetchval("SELECT count(*) FROM orders") == 1
+
+
+async def rejections(pool: Pool, told: Told) -> list[tuple[str, str, str]]:
+    now = await pool.fetchval("SELECT clock_timestamp()")
+    bodies = [body for subject, body in await told(pool) if subject == "connection.rejected"]
+    assert all(timedelta() < now - datetime.fromisoformat(body["at"]) < MINUTE for body in bodies)
+    return [(body["tenantId"], body["connectionId"], body["error"]) for body in bodies]
+
+
+async def test_credentials_that_are_refused_are_told_once_for_each_message(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any, told: Told
+) -> None:
+    connection = await queries.get_connection(pool, known_seller.tenant_id)
+    assert connection is not None
+    expected = (known_seller.tenant_id, str(connection.connection_id), "authorization_revoked")
+    event = received(known_seller.tenant_id, await order_id_of(known_seller))
+    await known_seller.amazon.control("POST", f"sellers/{known_seller.seller_id}/revoke")
+    for event_id, times in (("event-1", 1), ("event-1", 1), ("event-2", 2)):
+        with pytest.raises(AuthorizationRevokedError):
+            await fetch_missing_order(event, event_id)
+        assert await rejections(pool, told) == [expected] * times
+    await known_seller.who_is(known_seller.seller_id)
+    await fetch_missing_order(event, "event-1")
+    assert [subject for subject, _ in await told(pool)][-1] == "order.stored"
+
+
+async def test_credentials_that_are_not_there_are_told_too(
+    pool: Pool, seller: Seller, fetch_missing_order: Any, told: Told
+) -> None:
+    await connect(pool, seller.tenant_id)  # Vault has nothing
+    with pytest.raises(NotConnectedError):
+        await fetch_missing_order(received(seller.tenant_id, "407-8949262-6149120"), "event-1")
+    [(tenant_id, _, error)] = await rejections(pool, told)
+    assert (tenant_id, error) == (seller.tenant_id, "not_connected")
+
+
+async def test_a_refusal_that_cannot_be_told_is_told_the_next_time(
+    pool: Pool, seller: Seller, fetch_missing_order: Any, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    await connect(pool, seller.tenant_id)
+    event = received(seller.tenant_id, "407-8949262-6149120")
+    with monkeypatch.context() as broken:
+        broken.setattr(Outbox, "add", crash)
+        with pytest.raises(ConnectionResetError):
+            await fetch_missing_order(event, "event-1")
+    with pytest.raises(NotConnectedError):
+        await fetch_missing_order(event, "event-1")
+    assert len(await rejections(pool, told)) == 1
+
+
 async def test_an_order_that_amazon_does_not_have_is_not_tried_again(
-    pool: Pool, known_seller: Seller, fetch_missing_order: Any
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any, told: Told
 ) -> None:
     with pytest.raises(AmazonNotFoundError) as refused:
         await fetch_missing_order(received(known_seller.tenant_id, "999-9999999-9999999"), "event-1")
     assert isinstance(refused.value, PermanentError)
+    assert await rejections(pool, told) == []
     assert await pool.fetchval("SELECT count(*) FROM orders") == 0
 
 

@@ -23,7 +23,7 @@ from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import agent, serving
-from tests.orders.conftest import Seller
+from tests.orders.conftest import Seller, connect
 
 SELLER = "A3OFFICIALMODEL"
 MODEL = AMAZON_MODELS / "orders_2026-01-01.json"
@@ -143,6 +143,7 @@ async def test_a_backfill_keeps_every_value_of_amazons_own_orders(
     pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, settings: OrdersSettings, stack: Stack
 ) -> None:
     await seller.who_is(SELLER)
+    await connect(pool, seller.tenant_id)
     async with pool.acquire() as conn, conn.transaction():
         job, _ = await backfill.request(conn, outbox, seller.tenant_id, 730)
         await conn.execute("UPDATE backfill_jobs SET window_from = $1, window_to = $2", *WINDOW)

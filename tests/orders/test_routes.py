@@ -16,9 +16,9 @@ from orders.routes import ROUTES
 from orders.settings import OrdersSettings
 from shared.db import Pool
 from shared.outbox import Outbox
-from tests.builders import agent, connected, serving
+from tests.builders import agent, serving
 from tests.conftest import Told
-from tests.orders.conftest import Follow
+from tests.orders.conftest import Disconnect, Follow, connect
 
 ORDERS, BACKFILL = "/api/v1/orders", "/api/v1/orders/backfill"
 TENANT, OTHER = "kbz-001", "kbz-002"
@@ -60,11 +60,6 @@ def order(number: int, total: str | None = "441.50") -> NewOrder:
 async def store(pool: Pool, *orders: NewOrder, tenant_id: str = TENANT) -> None:
     async with pool.acquire() as conn, conn.transaction():
         await queries.upsert_orders(conn, tenant_id, orders)
-
-
-async def connect(pool: Pool, tenant_id: str = TENANT) -> None:
-    async with pool.acquire() as conn, conn.transaction():
-        await queries.upsert_connection(conn, connected(tenant_id=tenant_id))
 
 
 async def test_the_list_has_every_field_of_an_order(http: httpx.AsyncClient, pool: Pool) -> None:
@@ -203,7 +198,7 @@ async def test_without_credentials_nothing_is_answered(http: httpx.AsyncClient) 
 async def test_a_backfill_is_accepted_and_the_running_one_named_again(
     http: httpx.AsyncClient, pool: Pool, told: Told
 ) -> None:
-    await connect(pool)
+    await connect(pool, TENANT)
     answer = await http.post(BACKFILL, json={"days": 30})
     assert answer.status_code == 202
     job = answer.json()
@@ -215,12 +210,12 @@ async def test_a_backfill_is_accepted_and_the_running_one_named_again(
 
 
 async def test_a_backfill_reaches_back_ninety_days_unless_it_is_told(http: httpx.AsyncClient, pool: Pool) -> None:
-    await connect(pool)
+    await connect(pool, TENANT)
     assert (await http.post(BACKFILL, json={})).json()["days"] == 90
 
 
 async def test_days_out_of_range_are_refused_and_named(http: httpx.AsyncClient, pool: Pool, told: Told) -> None:
-    await connect(pool)
+    await connect(pool, TENANT)
     for days in (0, -1, 731, 1.5, "many", None):
         answer = await http.post(BACKFILL, json={"days": days})
         assert answer.status_code == 400, days
@@ -240,7 +235,7 @@ async def test_a_tenant_without_an_account_has_nothing_to_backfill(
 async def test_an_archived_tenant_requests_nothing_until_it_comes_back(
     http: httpx.AsyncClient, pool: Pool, follow: Follow, told: Told
 ) -> None:
-    await connect(pool)
+    await connect(pool, TENANT)
     first = (await http.post(BACKFILL, json={})).json()
     await follow(status="ARCHIVED")
     answer = await http.post(BACKFILL, json={})
@@ -255,7 +250,26 @@ async def test_an_archived_tenant_requests_nothing_until_it_comes_back(
     assert again.json()["id"] != first["id"]
 
 
+async def test_a_disconnected_account_requests_nothing_until_it_is_connected_again(
+    http: httpx.AsyncClient, pool: Pool, disconnect: Disconnect, told: Told
+) -> None:
+    await connect(pool, TENANT)
+    first = (await http.post(BACKFILL, json={})).json()
+    await disconnect()
+    answer = await http.post(BACKFILL, json={})
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["code"]) == (409, "tenant_not_connected")
+    assert "no connected Amazon account: connect it first" in answer.json()["detail"]
+    ended = (await http.get(f"{ORDERS}/backfills/{first['id']}")).json()
+    assert (ended["state"], ended["errorCode"]) == ("FAILED", "account_disconnected")
+    assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
+    await connect(pool, TENANT)
+    again = await http.post(BACKFILL, json={})
+    assert (again.status_code, again.json()["state"]) == (202, "REQUESTED")
+    assert again.json()["id"] != first["id"]
+
+
 async def test_another_tenants_backfill_is_not_there(http: httpx.AsyncClient, pool: Pool, stack: Stack) -> None:
-    await connect(pool)
+    await connect(pool, TENANT)
     job = (await http.post(BACKFILL, json={})).json()
     assert (await http.get(f"{ORDERS}/backfills/{job['id']}", headers=agent(stack, OTHER))).status_code == 404

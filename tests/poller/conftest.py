@@ -12,7 +12,7 @@ from poller.polling import Source
 from poller.settings import PollerSettings
 from shared.db import Pool
 from shared.events import MessageSource
-from tests.builders import connected, new_id, settings_of, synced
+from tests.builders import connected, disconnected, new_id, settings_of, synced
 from tests.conftest import OpenPool
 
 TENANT = "kbz-001"
@@ -34,6 +34,12 @@ async def schedule(pool: Pool, tenant_id: str = TENANT, interval_seconds: int = 
     """The tenant is connected, and due at once."""
     async with pool.acquire() as conn, conn.transaction():
         await queries.upsert_schedule(conn, connected(tenant_id=tenant_id), interval_seconds)
+
+
+async def disconnect(pool: Pool, tenant_id: str = TENANT) -> None:
+    """The tenant's account is disconnected now."""
+    async with pool.acquire() as conn, conn.transaction():
+        await queries.disconnect(conn, disconnected(tenant_id=tenant_id), 300)
 
 
 async def follow(pool: Pool, event_id: str = "", **changes: object) -> None:

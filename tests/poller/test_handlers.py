@@ -1,15 +1,19 @@
-"""What poller does with events: a connected account is on the schedule, an archived tenant's rests."""
+"""What poller does with events: a connected account is on the schedule; a disconnected one, and an archived tenant's,
+rest.
+"""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import hypothesis
 import pytest
 
 from poller import handlers, queries
+from poller.domain import Schedule
 from poller.settings import PollerSettings
 from shared.db import Pool
-from tests.builders import connected
+from tests.builders import connected, disconnected, lives, new_id
 from tests.poller.conftest import MINUTE, TENANT, follow, schedule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -59,6 +63,119 @@ async def test_a_connection_made_anew_is_due_at_once_and_forgets_the_failures(po
     )
     assert row is not None
     assert tuple(row) == (newer.connection_id, 0, True)
+
+
+@pytest.fixture
+def stop_polling(pool: Pool, settings: PollerSettings) -> Any:
+    return partial(handlers.stop_polling, pool=pool, settings=settings)
+
+
+async def status(pool: Pool) -> Schedule:
+    [found] = await queries.list_schedules(pool, TENANT)
+    return found
+
+
+async def test_a_disconnected_account_is_not_polled_and_the_others_are(pool: Pool, stop_polling: Any) -> None:
+    for tenant_id in (TENANT, "kbz-002"):
+        await schedule(pool, tenant_id)
+    event = disconnected()
+    for event_id in ("event-1", "event-1", "event-2"):
+        await stop_polling(event, event_id)
+        assert await polled(pool) == ["kbz-002"]
+        assert await queries.claim_schedule(pool, TENANT, MINUTE) is None
+        assert (await status(pool)).disconnected_at == event.at
+
+
+async def test_an_account_connected_again_is_due_at_once_though_a_poll_was_in_hand(
+    pool: Pool, start_polling: Any, stop_polling: Any
+) -> None:
+    await start_polling(connected(connected_at=NOW), "event-1")
+    assert len(await queries.claim_due(pool, 10, MINUTE)) == 1
+    await pool.execute("UPDATE poll_schedules SET next_due = clock_timestamp() + interval '4 minutes', failures = 7")
+    await stop_polling(disconnected(at=NOW + MINUTE), "event-2")
+    await start_polling(connected(connected_at=NOW + 2 * MINUTE), "event-3")
+    found = await status(pool)
+    assert (found.disconnected_at, found.running, found.failures) == (None, False, 0)
+    assert await polled(pool) == [TENANT]
+
+
+async def test_an_older_end_told_late_changes_nothing(pool: Pool, start_polling: Any, stop_polling: Any) -> None:
+    await start_polling(connected(connected_at=NOW), "event-2")
+    [lease] = await queries.claim_due(pool, 10, MINUTE)
+    before = await queries.list_schedules(pool, TENANT)
+    await stop_polling(disconnected(at=NOW - timedelta(microseconds=1)), "event-1")
+    assert await queries.list_schedules(pool, TENANT) == before
+    async with pool.acquire() as conn, conn.transaction():
+        assert await queries.finish_poll(conn, lease)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_older_connection_told_after_the_end_is_not_polled(
+    pool: Pool, start_polling: Any, stop_polling: Any, known: bool
+) -> None:
+    if known:
+        await start_polling(connected(connected_at=NOW - 2 * MINUTE), "event-1")
+    await stop_polling(disconnected(at=NOW), "event-3")
+    for late, event_id in ((NOW - MINUTE, "event-2"), (NOW, "event-4")):
+        await start_polling(connected(connected_at=late), event_id)
+        assert await polled(pool) == []
+    await start_polling(connected(connected_at=NOW + timedelta(microseconds=1)), "event-5")
+    assert await polled(pool) == [TENANT]
+
+
+@pytest.mark.parametrize("first", ["ends", "archive"])
+async def test_an_account_that_ended_stays_so_when_its_tenant_comes_back(
+    pool: Pool, start_polling: Any, stop_polling: Any, first: str
+) -> None:
+    await start_polling(connected(connected_at=NOW), "event-1")
+    if first == "ends":
+        await stop_polling(disconnected(at=NOW + MINUTE), "event-2")
+    await follow(pool, status="ARCHIVED")
+    if first == "archive":
+        await stop_polling(disconnected(at=NOW + MINUTE), "event-2")
+    await follow(pool, status="ACTIVE")
+    assert await polled(pool) == []
+    await start_polling(connected(connected_at=NOW + 2 * MINUTE), "event-3")
+    assert await polled(pool) == [TENANT]
+
+
+async def test_an_end_that_fails_leaves_the_schedule_and_works_the_next_time(
+    pool: Pool, stop_polling: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    await schedule(pool)
+    with monkeypatch.context() as broken:
+        broken.setattr(queries, "disconnect", crash)
+        with pytest.raises(ConnectionResetError):
+            await stop_polling(disconnected(), "event-1")
+    assert await polled(pool) == [TENANT]
+    await stop_polling(disconnected(), "event-1")
+    assert await polled(pool) == []
+
+
+@hypothesis.settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(life=lives)
+async def test_in_whatever_order_it_is_told_the_latest_that_was_heard_is_true(
+    pool: Pool, start_polling: Any, stop_polling: Any, life: list[tuple[int, bool]]
+) -> None:
+    tenant_id, latest = new_id(), (-1, False)
+    for minute, is_connected in life:
+        at = NOW + minute * MINUTE
+        if is_connected:
+            await start_polling(connected(tenant_id=tenant_id, connected_at=at), new_id("event"))
+        else:
+            await stop_polling(disconnected(tenant_id=tenant_id, at=at), new_id("event"))
+        latest = max(latest, (minute, is_connected))
+        taken = await queries.claim_schedule(pool, tenant_id, timedelta())
+        due = [lease.tenant_id for lease in await queries.claim_due(pool, 100, timedelta())]
+        assert ((taken is not None), tenant_id in due) == (latest[1], latest[1])
 
 
 async def polled(pool: Pool) -> list[str]:

@@ -1,18 +1,32 @@
 """A poll: what a source gives becomes messages, tickets and events, each once."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from poller import mock, polling, queries
+from poller import handlers, mock, polling, queries
 from poller.domain import IncomingMessage, NotScheduledError, PollRunningError, Ticket
+from poller.settings import PollerSettings
+from shared.amazon.errors import AccessDeniedError, AuthorizationRevokedError, NotConnectedError
 from shared.db import Pool
 from shared.errors import PermanentError, RetryLaterError, UnavailableError
 from shared.outbox import Outbox
+from tests.builders import connected, disconnected
 from tests.conftest import Told
-from tests.poller.conftest import MINUTE, NOW, TENANT, claim, follow, make_due, message, schedule, source_of
+from tests.poller.conftest import (
+    MINUTE,
+    NOW,
+    TENANT,
+    claim,
+    disconnect,
+    follow,
+    make_due,
+    message,
+    schedule,
+    source_of,
+)
 
 
 async def poll(pool: Pool, outbox: Outbox, *messages: IncomingMessage) -> None:
@@ -158,6 +172,37 @@ async def test_who_loses_the_lease_on_the_way_stores_nothing(pool: Pool, outbox:
     assert (found.running, found.failures) == (True, 0)
 
 
+@pytest.mark.parametrize("told_meanwhile", ["end", "end and connection", "connection and end"])
+@pytest.mark.parametrize("asked_by", ["schedule", "request"])
+async def test_a_poll_in_hand_when_the_account_is_disconnected_stores_nothing(
+    pool: Pool, outbox: Outbox, told: Told, settings: PollerSettings, told_meanwhile: str, asked_by: str
+) -> None:
+    await handlers.start_polling(connected(connected_at=NOW), "event-1", pool=pool, settings=settings)
+
+    async def slow() -> list[IncomingMessage]:
+        events = told_meanwhile.split(" and ")
+        for event in events:
+            if event == "end":
+                await handlers.stop_polling(disconnected(at=NOW + MINUTE), "event-2", pool=pool, settings=settings)
+            else:
+                newer = connected(connected_at=NOW + 2 * MINUTE)
+                await handlers.start_polling(newer, "event-3", pool=pool, settings=settings)
+        return [message()]
+
+    if asked_by == "schedule":
+        assert await polling.poll_due(pool, outbox, slow) == 1
+    else:
+        with pytest.raises(PollRunningError, match="the account changed"):
+            await polling.poll_now(pool, outbox, slow, TENANT)
+    assert await count(pool) == (0, 0, 0)
+    assert await told(pool) == []
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures, found.last_error, found.last_success_at) == (False, 0, None, None)
+    again = "connection" in told_meanwhile
+    assert await polling.poll_due(pool, outbox, source_of(message())) == again
+    assert await count(pool) == (again, again, again)
+
+
 class OneFails:
     """A source that fails for the first who asks."""
 
@@ -186,6 +231,66 @@ async def test_a_source_that_fails_is_noted_backs_off_and_stops_nobody_else(
     assert [tuple(row) for row in failed] == [("The mailbox is away.", 1, True, None)]
     assert len(await told(pool)) == 2
     assert await polling.poll_due(pool, outbox, source_of()) == 0
+
+
+@pytest.mark.parametrize("asked_by", ["schedule", "request"])
+@pytest.mark.parametrize("error", [AuthorizationRevokedError("Withdrawn."), NotConnectedError("No credentials.")])
+async def test_credentials_that_are_refused_are_noted_and_told(
+    pool: Pool, outbox: Outbox, told: Told, error: PermanentError, asked_by: str
+) -> None:
+    await schedule(pool)
+    before = await pool.fetchval("SELECT clock_timestamp()")
+    if asked_by == "schedule":
+        assert await polling.poll_due(pool, outbox, OneFails(error)) == 1
+    else:
+        with pytest.raises(type(error)):
+            await polling.poll_now(pool, outbox, OneFails(error), TENANT)
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures, found.last_error) == (False, 1, str(error))
+    [(subject, body)] = await told(pool)
+    at = datetime.fromisoformat(body.pop("at"))
+    assert before < at < await pool.fetchval("SELECT clock_timestamp()")
+    connection_id = str(await pool.fetchval("SELECT connection_id FROM poll_schedules"))
+    assert subject == "connection.rejected"
+    assert body == {"tenantId": TENANT, "connectionId": connection_id, "error": error.code}
+
+
+@pytest.mark.parametrize("error", [UnavailableError("Away."), PermanentError("No."), AccessDeniedError("No role.")])
+async def test_what_else_a_source_refuses_says_nothing_of_the_credentials(
+    pool: Pool, outbox: Outbox, told: Told, error: Exception
+) -> None:
+    await schedule(pool)
+    await polling.poll_due(pool, outbox, OneFails(error))
+    assert await told(pool) == []
+
+
+async def test_credentials_refused_to_who_has_lost_the_lease_are_not_told(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
+    await schedule(pool)
+
+    async def refused() -> list[IncomingMessage]:
+        await disconnect(pool)
+        raise AuthorizationRevokedError("Withdrawn.")
+
+    assert await polling.poll_due(pool, outbox, refused) == 1
+    assert await told(pool) == []
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.failures, found.last_error) == (0, None)
+
+
+async def test_a_refusal_that_cannot_be_told_is_not_noted_either(
+    pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    await schedule(pool)
+    monkeypatch.setattr(outbox, "add", crash)
+    with pytest.raises(ConnectionResetError):
+        await polling.poll_due(pool, outbox, OneFails(AuthorizationRevokedError("Withdrawn.")))
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures) == (True, 0)
 
 
 async def test_a_bug_in_a_source_rises_after_the_others_are_done(pool: Pool, outbox: Outbox, told: Told) -> None:
@@ -223,6 +328,20 @@ async def test_an_archived_tenant_is_not_polled_on_request_and_the_reason_is_sai
         assert await polling.poll_due(pool, outbox, mock.fetch) == 0
         await schedule(pool)
     await follow(pool, status="ACTIVE")
+    assert await polling.poll_due(pool, outbox, mock.fetch) == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_disconnected_account_is_not_polled_on_request_and_the_reason_is_said(
+    pool: Pool, outbox: Outbox, known: bool
+) -> None:
+    if known:
+        await schedule(pool)
+    await disconnect(pool)
+    with pytest.raises(NotScheduledError, match="account is disconnected"):
+        await polling.poll_now(pool, outbox, mock.fetch, TENANT)
+    assert await polling.poll_due(pool, outbox, mock.fetch) == 0
+    await schedule(pool)
     assert await polling.poll_due(pool, outbox, mock.fetch) == 1
 
 

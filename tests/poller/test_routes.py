@@ -14,7 +14,7 @@ from poller.settings import PollerSettings
 from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import agent, serving
-from tests.poller.conftest import MINUTE, NOW, TENANT, claim, follow, message, schedule, source_of
+from tests.poller.conftest import MINUTE, NOW, TENANT, claim, disconnect, follow, message, schedule, source_of
 
 TICKETS, STATUS, RUN = "/api/v1/tickets", "/api/v1/poller/status", "/api/v1/poller/run"
 OTHER = "kbz-002"
@@ -132,7 +132,24 @@ async def test_the_status_says_how_a_tenant_is_polled(http: httpx.AsyncClient, p
         "failures": 0,
         "lastSuccessAt": None,
         "lastError": None,
+        "disconnectedAt": None,
     }
+
+
+async def test_the_status_says_since_when_an_account_is_disconnected_and_a_run_that_it_is_not_polled(
+    http: httpx.AsyncClient, pool: Pool
+) -> None:
+    await schedule(pool)
+    await disconnect(pool)
+    [found] = (await http.get(STATUS)).json()["schedules"]
+    assert abs(datetime.fromisoformat(found["disconnectedAt"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    answer = await http.post(RUN)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_scheduled")
+    assert "account is disconnected" in answer.json()["detail"]
+    await schedule(pool)
+    [found] = (await http.get(STATUS)).json()["schedules"]
+    assert found["disconnectedAt"] is None
+    assert (await http.post(RUN)).status_code == 200
 
 
 async def test_the_status_says_that_a_tenant_is_archived_and_a_run_that_it_is_not_polled(

@@ -21,10 +21,17 @@ from devstack.sandbox.client import approve
 
 CALLBACK = "http://127.0.0.1:9/oauth/callback"
 OTHER_CALLBACK = "http://127.0.0.1:9/other?kept=1"
+LOGIN = "http://127.0.0.1:9/oauth/login?kept=1"
 APPLICATION = "amzn1.sp.solution.test"
+KEYBUZZ = "amzn1.sp.solution.keybuzz"
 MODELS = Path(__file__).parents[3] / "shared" / "amazon-models"
 
 Answer = dict[str, Any]
+
+
+def query_of(address: str) -> dict[str, str]:
+    """Each parameter of an address, which has it once."""
+    return {name: value for name, (value,) in parse_qs(urlsplit(address).query).items()}
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -41,6 +48,7 @@ class Server:
             port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         self.secret = "the-" + secrets.token_hex(8)
+        self.keybuzz_secret = "another-" + secrets.token_hex(8)
         self.log = state / "log"
         self.environment = {
             "SANDBOX_PORT": str(port),
@@ -48,7 +56,11 @@ class Server:
             "SANDBOX_CLIENT_ID": "amzn1.application-oa2-client.test",
             "SANDBOX_CLIENT_SECRET": self.secret,
             "SANDBOX_APPLICATION_ID": APPLICATION,
+            "SANDBOX_KEYBUZZ_CLIENT_ID": "amzn1.application-oa2-client.keybuzz",
+            "SANDBOX_KEYBUZZ_CLIENT_SECRET": self.keybuzz_secret,
+            "SANDBOX_KEYBUZZ_APPLICATION_ID": KEYBUZZ,
             "SANDBOX_REDIRECT_URIS": f"{CALLBACK}, {OTHER_CALLBACK}",
+            "SANDBOX_LOGIN_URI": LOGIN,
             **environment,
         }
 
@@ -115,9 +127,22 @@ class Amazon:
         fields = {"application_id": APPLICATION, "state": "a-state", "version": "beta", **changes}
         return f"{self.server.url}/apps/authorize/consent?{urlencode(fields)}"
 
-    async def code(self, seller_id: str, redirect_uri: str = CALLBACK) -> str:
-        location = await approve(self.http, self.consent_url(redirect_uri=redirect_uri), seller_id)
-        return parse_qs(urlsplit(location).query)["spapi_oauth_code"][0]
+    async def code(self, seller_id: str, redirect_uri: str = CALLBACK, application_id: str = APPLICATION) -> str:
+        url = self.consent_url(redirect_uri=redirect_uri, application_id=application_id)
+        return query_of(await approve(self.http, url, seller_id))["spapi_oauth_code"]
+
+    def keybuzz(self, **changes: str) -> dict[str, str]:
+        """How the other application authenticates, for token()."""
+        client_id = self.server.environment["SANDBOX_KEYBUZZ_CLIENT_ID"]
+        return {"client_id": client_id, "client_secret": self.server.keybuzz_secret, **changes}
+
+    async def fail(self, operation: str, status: int | str, seller_id: str | None = None, **more: object) -> None:
+        fault = {"operation": operation, "status": status, "sellerId": seller_id, **more}
+        await self.control("POST", "faults", fault)
+
+    async def calls(self, operation: str, seller_id: str) -> dict[str, int]:
+        counted: dict[str, int] = (await self.control("GET", "calls"))[operation].get(seller_id, {})
+        return counted
 
     async def token(self, grant_type: str, /, **changes: str) -> httpx.Response:
         fields = {
@@ -129,9 +154,10 @@ class Amazon:
         form = {name: value for name, value in fields.items() if value}
         return await self.http.post("/auth/o2/token", data=form)
 
-    async def connect(self, seller_id: str) -> Tokens:
-        code = await self.code(seller_id)
-        answer = await self.token("authorization_code", code=code, redirect_uri=CALLBACK)
+    async def connect(self, seller_id: str, application_id: str = APPLICATION) -> Tokens:
+        code = await self.code(seller_id, application_id=application_id)
+        client = self.keybuzz() if application_id == KEYBUZZ else {}
+        answer = await self.token("authorization_code", code=code, redirect_uri=CALLBACK, **client)
         assert answer.status_code == 200, answer.text
         body = answer.json()
         return Tokens(body["access_token"], body["refresh_token"])
@@ -182,4 +208,17 @@ async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 async def amazon(server: Server, http: httpx.AsyncClient) -> AsyncIterator[Amazon]:
     yield Amazon(server, http)
     await http.delete("/sandbox/faults")
+    await http.put("/sandbox/applications/keybuzz", json={"draft": False})
     await http.post("/sandbox/clock", json={"speed": 1})
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[Amazon]:
+    """A sandbox that the test may kill."""
+    server = Server(tmp_path / "state")
+    server.log = tmp_path / "log"
+    server.start()
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=10) as http:
+        yield Amazon(server, http)
+    if server.process.poll() is None:
+        server.end()

@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from devstack.sandbox.client import ConsentError, approve
-from tests.sandbox.conftest import CALLBACK, OTHER_CALLBACK, Amazon
+from tests.sandbox.conftest import APPLICATION, CALLBACK, KEYBUZZ, OTHER_CALLBACK, Amazon
 
 
 async def test_the_page_lets_a_person_choose_among_the_known_sellers(amazon: Amazon) -> None:
@@ -64,6 +64,32 @@ async def test_what_is_wrong_with_the_request_is_said_and_nothing_else_happens(
         assert answer.status_code == 400
         assert code in answer.text
         assert "<form" not in answer.text
+
+
+async def test_each_application_has_its_consent(amazon: Amazon) -> None:
+    page = await amazon.http.get(amazon.consent_url(application_id=KEYBUZZ))
+    assert page.status_code == 200
+    assert KEYBUZZ in page.text
+    assert APPLICATION not in page.text
+
+
+async def test_a_draft_wants_version_beta_and_only_that_one(amazon: Amazon) -> None:
+    await amazon.control("PUT", "applications/keybuzz", {"draft": True})
+    with pytest.raises(ConsentError, match="MD1000"):
+        await approve(amazon.http, amazon.consent_url(application_id=KEYBUZZ, version=""), "A12BCIS2R7HD4D")
+    url = httpx.URL(amazon.consent_url(application_id=KEYBUZZ, version="alpha"))
+    decision = await amazon.http.post(url.path, data={**url.params, "seller_id": "A12BCIS2R7HD4D"})
+    assert (decision.status_code, "MD1000" in decision.text) == (400, True)
+    assert await approve(amazon.http, amazon.consent_url(application_id=KEYBUZZ), "A12BCIS2R7HD4D")
+    assert await approve(amazon.http, amazon.consent_url(version=""), "A12BCIS2R7HD4D")
+
+
+async def test_a_published_application_is_authorized_with_and_without_version_beta(amazon: Amazon) -> None:
+    await amazon.control("PUT", "applications/keybuzz", {"draft": True})
+    await amazon.control("PUT", "applications/keybuzz", {"draft": False})
+    for version in ("", "beta"):
+        url = amazon.consent_url(application_id=KEYBUZZ, version=version)
+        assert await approve(amazon.http, url, "A12BCIS2R7HD4D")
 
 
 async def test_an_unknown_seller_cannot_approve(amazon: Amazon) -> None:

@@ -74,7 +74,16 @@ async def test_the_clock_never_goes_back(amazon: Amazon, change: dict[str, float
         {"operation": "getOrder", "status": 418},
         {"operation": "getOrder", "status": 500, "times": 0},
         {"operation": "getOrder"},
+        {"operation": "getOrder", "status": 200},
+        {"operation": "token", "status": 200, "delaySeconds": 0},
+        {"operation": "token", "status": "some_error"},
+        {"operation": "getOrder", "status": "invalid_grant"},
+        {"operation": "getOrder", "status": "cut"},
+        {"operation": "getOrder", "status": "not_json"},
     ],
 )
 async def test_a_wrong_fault_is_refused(amazon: Amazon, fault: dict[str, object]) -> None:
     assert (await amazon.http.post("/sandbox/faults", json=fault)).status_code == 400
+    assert (await amazon.control("POST", "faults", {"operation": "token", "status": 500}))["faults"] == [
+        {"operation": "token", "status": 500, "sellerId": None, "times": 1, "delaySeconds": None}
+    ]

@@ -1,6 +1,7 @@
+import httpx
 import pytest
 
-from tests.sandbox.conftest import CALLBACK, OTHER_CALLBACK, Amazon
+from tests.sandbox.conftest import CALLBACK, KEYBUZZ, OTHER_CALLBACK, Amazon
 
 SELLER = "A12BCIS2R7HD4D"
 NO_REFRESH = (
@@ -127,3 +128,117 @@ async def test_client_credentials_give_a_token_for_no_seller(amazon: Amazon) -> 
 async def test_an_unknown_scope_is_invalid(amazon: Amazon) -> None:
     answer = await amazon.token("client_credentials", scope="sellingpartnerapi::everything")
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
+
+
+async def test_a_code_is_good_for_its_application_only(amazon: Amazon) -> None:
+    ours = await amazon.code(SELLER)
+    foreign = await amazon.token("authorization_code", code=ours, redirect_uri=CALLBACK, **amazon.keybuzz())
+    assert foreign.status_code == 400
+    assert foreign.json() == {
+        "error": "invalid_grant",
+        "error_description": "The request has an invalid grant parameter : code",
+    }
+    assert (await amazon.token("authorization_code", code=ours, redirect_uri=CALLBACK)).status_code == 200
+    theirs = await amazon.code(SELLER, application_id=KEYBUZZ)
+    foreign = await amazon.token("authorization_code", code=theirs, redirect_uri=CALLBACK)
+    assert (foreign.status_code, foreign.json()["error"]) == (400, "invalid_grant")
+    own = await amazon.token("authorization_code", code=theirs, redirect_uri=CALLBACK, **amazon.keybuzz())
+    assert own.status_code == 200
+
+
+async def test_a_refresh_token_is_good_for_its_application_only(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    ours, theirs = await amazon.connect(seller), await amazon.connect(seller, KEYBUZZ)
+    for refresh, own, foreign in ((ours.refresh, {}, amazon.keybuzz()), (theirs.refresh, amazon.keybuzz(), {})):
+        refused = await amazon.token("refresh_token", refresh_token=refresh, **foreign)
+        assert (refused.status_code, refused.json()["error"]) == (400, "unauthorized_client")
+        assert (await amazon.token("refresh_token", refresh_token=refresh, **own)).status_code == 200
+    assert (await amazon.control("POST", f"sellers/{seller}/revoke")) == {"revoked": 2}
+
+
+async def test_the_secret_of_the_other_application_does_not_authenticate(amazon: Amazon) -> None:
+    mixed = amazon.keybuzz(client_secret=amazon.server.secret)
+    answer = await amazon.token("refresh_token", refresh_token="Atzr|x", **mixed)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
+ERRORS = {
+    "access_denied": 400,
+    "invalid_client": 401,
+    "invalid_grant": 400,
+    "invalid_request": 400,
+    "invalid_scope": 400,
+    "server_error": 500,
+    "temporarily_unavailable": 503,
+    "unauthorized_client": 400,
+    "unsupported_grant_type": 400,
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+async def test_every_error_comes_on_request_and_the_code_stays_good(amazon: Amazon, error: str) -> None:
+    seller = await amazon.seller()
+    code = await amazon.code(seller)
+    await amazon.fail("token", error, seller)
+    failed = await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)
+    assert (failed.status_code, failed.json()["error"]) == (ERRORS[error], error)
+    assert failed.json().keys() == {"error", "error_description"}
+    assert (await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)).status_code == 200
+    assert await amazon.calls("token", seller) == {str(ERRORS[error]): 1, "200": 1}
+
+
+async def test_an_answer_can_be_no_json(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    code = await amazon.code(seller)
+    await amazon.fail("token", "not_json", seller)
+    odd = await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)
+    assert odd.status_code == 200
+    assert odd.headers["content-type"].startswith("text/html")
+    assert odd.text.startswith("<!doctype html>")
+    assert (await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)).status_code == 200
+
+
+async def test_a_success_can_lack_the_refresh_token_and_the_code_is_spent(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    code = await amazon.code(seller)
+    await amazon.fail("token", "no_refresh_token", seller)
+    odd = await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)
+    assert odd.status_code == 200
+    assert odd.json().keys() == {"access_token", "token_type", "expires_in"}
+    assert (await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)).status_code == 400
+
+
+async def test_the_connection_can_be_cut_without_an_answer(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    code = await amazon.code(seller)
+    await amazon.fail("token", "cut", seller)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)
+    assert await amazon.calls("token", seller) == {"cut": 1}
+    assert (await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)).status_code == 200
+    assert "Traceback" not in amazon.server.log.read_text()
+
+
+async def test_a_caller_who_leaves_a_slow_success_has_spent_the_code(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    code = await amazon.code(seller)
+    await amazon.fail("token", 200, seller, delaySeconds=60)
+    async with httpx.AsyncClient(base_url=amazon.server.url, trust_env=False, timeout=0.2) as impatient:
+        with pytest.raises(httpx.ReadTimeout):
+            await Amazon(amazon.server, impatient).token("authorization_code", code=code, redirect_uri=CALLBACK)
+    again = await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+
+
+async def test_a_slow_success_comes_in_the_end(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    tokens = await amazon.connect(seller)
+    await amazon.fail("token", 200, seller, delaySeconds=0.05)
+    answer = await amazon.token("refresh_token", refresh_token=tokens.refresh)
+    assert (answer.status_code, answer.json()["refresh_token"]) == (200, tokens.refresh)
+
+
+async def test_what_is_wrong_is_refused_slowly_too(amazon: Amazon) -> None:
+    await amazon.fail("token", 200, delaySeconds=0.01)
+    answer = await amazon.token("refresh_token", refresh_token="Atzr|made-up")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")

@@ -1,29 +1,16 @@
 """What survives a kill, and what an end looks like."""
 
+import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 
 import httpx
-import pytest
 
-from tests.sandbox.conftest import CALLBACK, Amazon, Server
-
-
-@pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[Amazon]:
-    """A sandbox that the test may kill."""
-    server = Server(tmp_path / "state")
-    server.log = tmp_path / "log"
-    server.start()
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=10) as http:
-        yield Amazon(server, http)
-    if server.process.poll() is None:
-        server.end()
+from tests.sandbox.conftest import CALLBACK, Amazon
 
 
 async def test_a_killed_sandbox_comes_back_with_all_that_it_gave_out(own: Amazon) -> None:
@@ -35,6 +22,10 @@ async def test_a_killed_sandbox_comes_back_with_all_that_it_gave_out(own: Amazon
     before = await own.truth(seller)
     token = (await own.search(tokens, maxResultsPerPage=3)).json()["pagination"]["nextToken"]
     await own.advance(1800)
+    new_secret = (await own.control("POST", "applications/external_test/secret"))["newClientSecret"]
+    body = {"expireOldNow": True}
+    keybuzz_secret = (await own.control("POST", "applications/keybuzz/secret", body))["newClientSecret"]
+    await own.control("PUT", "applications/keybuzz", {"draft": True})
     clock = await own.control("POST", "clock", {"speed": 3})
 
     own.server.end(signal.SIGKILL)
@@ -51,9 +42,19 @@ async def test_a_killed_sandbox_comes_back_with_all_that_it_gave_out(own: Amazon
     after = await own.control("GET", "clock")
     assert after["speed"] == 3
     assert datetime.fromisoformat(after["now"]) > datetime.fromisoformat(clock["now"])
+    for client, status in (
+        ({"client_secret": new_secret}, 200),
+        ({"client_secret": own.server.secret}, 200),
+        (own.keybuzz(client_secret=keybuzz_secret), 200),
+        (own.keybuzz(), 401),
+    ):
+        answer = await own.token("client_credentials", scope="sellingpartnerapi::notifications", **client)
+        assert answer.status_code == status
+    assert [one["draft"] for one in (await own.control("GET", "applications"))["applications"]] == [False, True]
     kept = (Path(own.server.environment["SANDBOX_STATE"]) / "sandbox.json").read_text()
-    assert tokens.refresh not in kept
-    assert own.server.secret not in kept
+    for secret in (tokens.refresh, own.server.secret, own.server.keybuzz_secret, new_secret, keybuzz_secret):
+        assert secret not in kept
+        assert secret not in own.server.log.read_text()
 
     # Another application: what sellers granted to the old one is not its own.
     assert own.server.end() < 2
@@ -63,6 +64,31 @@ async def test_a_killed_sandbox_comes_back_with_all_that_it_gave_out(own: Amazon
     changed = await own.token("refresh_token", refresh_token=tokens.refresh)
     assert (await own.control("GET", "clock"))["speed"] == 60
     assert (changed.status_code, changed.json()["error"]) == (400, "unauthorized_client")
+
+
+async def test_another_secret_in_the_settings_is_the_only_one(own: Amazon) -> None:
+    before = own.server.secret
+    own.server.end()
+    own.server.secret = own.server.environment["SANDBOX_CLIENT_SECRET"] = "the-next"
+    own.server.start()
+    for secret, status in ((before, 401), ("the-next", 200)):
+        answer = await own.token("client_credentials", scope="sellingpartnerapi::notifications", client_secret=secret)
+        assert answer.status_code == status
+
+
+async def test_a_state_from_before_there_were_two_applications_is_read(own: Amazon) -> None:
+    tokens, code = await own.connect("A12BCIS2R7HD4D"), await own.code("A12BCIS2R7HD4D")
+    own.server.end()
+    file = Path(own.server.environment["SANDBOX_STATE"]) / "sandbox.json"
+    kept = json.loads(file.read_text())
+    for name in ("renewals", "client_secrets", "drafts"):
+        del kept[name]
+    for one in kept["codes"].values():
+        del one["client_id"]
+    file.write_text(json.dumps(kept))
+    own.server.start()
+    assert (await own.token("refresh_token", refresh_token=tokens.refresh)).status_code == 200
+    assert (await own.token("authorization_code", code=code, redirect_uri=CALLBACK)).status_code == 400
 
 
 async def test_sigterm_ends_it_quickly_even_while_a_caller_waits(own: Amazon) -> None:

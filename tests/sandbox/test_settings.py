@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from devstack.sandbox.settings import SettingsError, from_environment
@@ -20,13 +21,43 @@ def test_what_is_not_given_has_a_default() -> None:
     assert settings.port == 8080
     assert settings.state == Path("state")
     assert settings.redirect_uris == ("http://a.test/cb", "http://b.test/cb")
+    assert settings.login_uri is None
+    assert [one.source for one in settings.applications] == ["external_test"]
     assert settings.clock_speed is None
     assert settings.models is None
 
 
-def test_the_secret_does_not_print() -> None:
-    assert "a-secret" not in repr(from_environment(GIVEN))
-    assert "a-secret" not in str(from_environment(GIVEN))
+KEYBUZZ = {
+    "SANDBOX_KEYBUZZ_CLIENT_ID": "id-2",
+    "SANDBOX_KEYBUZZ_CLIENT_SECRET": "a-secret-2",
+    "SANDBOX_KEYBUZZ_APPLICATION_ID": "app-2",
+}
+
+
+def test_a_second_application_can_be_given() -> None:
+    first, second = from_environment({**GIVEN, **KEYBUZZ}).applications
+    assert msgspec.structs.astuple(first) == ("external_test", "id", "a-secret", "app")
+    assert msgspec.structs.astuple(second) == ("keybuzz", "id-2", "a-secret-2", "app-2")
+
+
+@pytest.mark.parametrize("name", KEYBUZZ)
+def test_a_second_application_is_given_whole(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"Not set: {name}."):
+        from_environment({**GIVEN, **KEYBUZZ, name: ""})
+
+
+@pytest.mark.parametrize("field", ["CLIENT_ID", "APPLICATION_ID"])
+def test_two_applications_are_not_the_same(field: str) -> None:
+    same = {f"SANDBOX_KEYBUZZ_{field}": GIVEN[f"SANDBOX_{field}"]}
+    with pytest.raises(SettingsError, match=f"SANDBOX_KEYBUZZ_{field}"):
+        from_environment({**GIVEN, **KEYBUZZ, **same})
+
+
+def test_no_secret_prints() -> None:
+    settings = from_environment({**GIVEN, **KEYBUZZ})
+    for thing in (settings, *settings.applications):
+        assert "a-secret" not in repr(thing)
+        assert "a-secret" not in str(thing)
 
 
 @pytest.mark.parametrize("name", GIVEN)

@@ -47,6 +47,7 @@ def environment(folder: Path, ports: PortOf, secrets: Secrets) -> dict[str, str]
         "AMAZON_CLIENT_SECRET": secrets.amazon.client_secret,
         "AMAZON_APPLICATION_ID": secrets.amazon.application_id,
         "AMAZON_REDIRECT_URI": servers.redirect_uri(ports),
+        "SANDBOX_LOGIN_URI": servers.login_uri(ports),
         "AMAZON_LWA_URL": SANDBOX_URL,
         "AMAZON_SPAPI_URL": SANDBOX_URL,
         "AMAZON_SELLER_CENTRAL_URL": f"http://{endpoints.HOST}:{ports['sandbox']}",

@@ -1,11 +1,12 @@
-"""The Amazon application's credentials, brought into OpenBao with the operator's role. The local stack calls it;
-under compose it is a job: python -m devstack.credentials
+"""An Amazon application's credentials, brought into OpenBao with the operator's role. The local stack calls it for each
+of its two; under compose it is a job for the one that the services use: python -m devstack.credentials
 """
 
 import asyncio
 import ssl
 import sys
 import time
+from typing import Literal
 
 import httpx
 
@@ -13,7 +14,11 @@ from shared.settings import Environment, Secret, SettingsError, load
 
 from .errors import StackError
 
-APP_PATH = "/v1/secret/data/keybuzz/amazon_spapi/app"
+AppSource = Literal["external_test", "keybuzz"]
+PATHS: dict[AppSource, str] = {
+    "external_test": "/v1/secret/data/keybuzz/amazon_spapi/app",
+    "keybuzz": "/v1/secret/data/keybuzz/amazon_spapi/app_keybuzz",
+}
 VAULT_SECONDS = 10.0
 
 
@@ -29,6 +34,7 @@ class Credentials(Environment, frozen=True, kw_only=True):
     amazon_application_id: str
     amazon_redirect_uri: str
     amazon_region: str = "eu"
+    amazon_spapi_app_source: AppSource = "external_test"
 
 
 async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
@@ -41,6 +47,7 @@ async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
         "region": credentials.amazon_region,
     }
     addr = credentials.vault_addr
+    path = PATHS[credentials.amazon_spapi_app_source]
     login = await _vault(
         client,
         "POST",
@@ -48,9 +55,9 @@ async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
         json={"role_id": credentials.vault_role_id, "secret_id": credentials.vault_secret_id.reveal()},
     )
     token = {"X-Vault-Token": login.json()["auth"]["client_token"]}
-    held = await _vault(client, "GET", addr + APP_PATH, headers=token)
+    held = await _vault(client, "GET", addr + path, headers=token)
     if held.status_code == httpx.codes.NOT_FOUND or held.json()["data"]["data"] != wanted:
-        await _vault(client, "POST", addr + APP_PATH, headers=token, json={"data": wanted})
+        await _vault(client, "POST", addr + path, headers=token, json={"data": wanted})
     await _vault(client, "POST", addr + "/v1/auth/token/revoke-self", headers=token)
 
 

@@ -43,10 +43,17 @@ class Vault(Struct, frozen=True, kw_only=True):
     roles: dict[str, AppRole]
 
 
+class AmazonApplication(Struct, frozen=True, kw_only=True, rename="camel"):
+    client_id: str
+    application_id: str
+
+
 class Amazon(Struct, frozen=True, kw_only=True, rename="camel"):
     url: str
     client_id: str
     application_id: str
+    applications: dict[str, AmazonApplication]
+    """By source; the first one's ids stand above too."""
 
 
 class Tokens(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -94,6 +101,10 @@ def describe(state: Path, ports: PortOf, secrets: Secrets, cacert: Path) -> Endp
             url=f"http://{HOST}:{ports['sandbox']}",
             client_id=secrets.amazon.client_id,
             application_id=secrets.amazon.application_id,
+            applications={
+                source: AmazonApplication(client_id=app.client_id, application_id=app.application_id)
+                for source, app in secrets.amazon_apps().items()
+            },
         ),
         services={service: f"http://{HOST}:{ports[service]}" for service in SERVICES},
         tokens=_tokens(secrets),

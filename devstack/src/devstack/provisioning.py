@@ -1,4 +1,4 @@
-"""What a service needs in the servers: databases, roles, tables, streams, the application's credentials."""
+"""What a service needs in the servers: databases, roles, tables, streams, the applications' credentials."""
 
 import asyncio
 from pathlib import Path
@@ -53,16 +53,18 @@ async def streams(endpoints: Endpoints) -> None:
 
 async def app_credentials(endpoints: Endpoints, secrets: Secrets, redirect_uri: str, client: httpx.AsyncClient) -> None:
     operator = secrets.vault["operator"]
-    await credentials.bring(
-        client,
-        credentials.Credentials(
-            vault_addr=endpoints.vault.addr,
-            vault_cacert=endpoints.vault.cacert,
-            vault_role_id=operator.role_id,
-            vault_secret_id=Secret(operator.secret_id),
-            amazon_client_id=secrets.amazon.client_id,
-            amazon_client_secret=Secret(secrets.amazon.client_secret),
-            amazon_application_id=secrets.amazon.application_id,
-            amazon_redirect_uri=redirect_uri,
-        ),
-    )
+    for source, app in secrets.amazon_apps().items():
+        await credentials.bring(
+            client,
+            credentials.Credentials(
+                vault_addr=endpoints.vault.addr,
+                vault_cacert=endpoints.vault.cacert,
+                vault_role_id=operator.role_id,
+                vault_secret_id=Secret(operator.secret_id),
+                amazon_client_id=app.client_id,
+                amazon_client_secret=Secret(app.client_secret),
+                amazon_application_id=app.application_id,
+                amazon_redirect_uri=redirect_uri,
+                amazon_spapi_app_source=source,
+            ),
+        )

@@ -7,6 +7,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
+from .credentials import AppSource
 from .permissions import USERS
 from .state import write_private
 
@@ -37,7 +38,7 @@ class AppRole(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class AmazonApp(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The application that the sandbox knows."""
+    """An application that the sandbox knows."""
 
     client_id: str = msgspec.field(default_factory=lambda: "amzn1.application-oa2-client." + secrets.token_hex(16))
     client_secret: str = msgspec.field(default_factory=lambda: "amzn1.oa2-cs.v1." + secrets.token_hex(32))
@@ -49,8 +50,12 @@ class Secrets(Struct, frozen=True, kw_only=True, rename="camel"):
     postgres: dict[str, str] = {}
     vault: dict[str, AppRole] = {}
     amazon: AmazonApp = msgspec.field(default_factory=AmazonApp)
+    amazon_keybuzz: AmazonApp = msgspec.field(default_factory=AmazonApp)
     jwt_secret: str = msgspec.field(default_factory=lambda: secrets.token_hex(32))
     internal_key: str = msgspec.field(default_factory=_password)
+
+    def amazon_apps(self) -> dict[AppSource, AmazonApp]:
+        return {"external_test": self.amazon, "keybuzz": self.amazon_keybuzz}
 
 
 def load(state: Path) -> Secrets:

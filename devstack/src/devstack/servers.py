@@ -128,7 +128,11 @@ def sandbox(state: Path, ports: Ports, secrets: Secrets, client: httpx.AsyncClie
         "SANDBOX_CLIENT_ID": secrets.amazon.client_id,
         "SANDBOX_CLIENT_SECRET": secrets.amazon.client_secret,
         "SANDBOX_APPLICATION_ID": secrets.amazon.application_id,
+        "SANDBOX_KEYBUZZ_CLIENT_ID": secrets.amazon_keybuzz.client_id,
+        "SANDBOX_KEYBUZZ_CLIENT_SECRET": secrets.amazon_keybuzz.client_secret,
+        "SANDBOX_KEYBUZZ_APPLICATION_ID": secrets.amazon_keybuzz.application_id,
         "SANDBOX_REDIRECT_URIS": redirect_uri(ports),
+        "SANDBOX_LOGIN_URI": login_uri(ports),
     }
     if speed is not None:
         environment["SANDBOX_CLOCK_SPEED"] = f"{speed:g}"
@@ -158,6 +162,11 @@ def cacert(state: Path) -> Path:
 def redirect_uri(ports: PortOf) -> str:
     """Where Amazon sends the browser back to."""
     return f"http://{HOST}:{ports['oauth']}/api/v1/marketplaces/amazon/oauth/callback"
+
+
+def login_uri(ports: PortOf) -> str:
+    """Where Amazon sends a seller who renews from its side."""
+    return f"http://{HOST}:{ports['oauth']}/api/v1/marketplaces/amazon/oauth/login"
 
 
 async def _make_cluster(state: Path, data: Path, password: str) -> None:

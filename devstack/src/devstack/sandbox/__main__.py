@@ -7,6 +7,7 @@ import sys
 import uvicorn
 
 from .app import create_app
+from .http import Connection
 from .settings import SettingsError, from_environment
 from .state import log
 
@@ -24,6 +25,7 @@ def main() -> None:
         app,
         host=settings.host,
         port=settings.port,
+        http=Connection,
         access_log=False,
         log_config=None,
         timeout_keep_alive=75,  # longer than clients keep theirs, so that none meets a closed connection

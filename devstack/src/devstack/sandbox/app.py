@@ -5,7 +5,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.response import Response
 
-from . import consent, control, lwa, messaging, orders, sellers
+from . import appstore, consent, control, lwa, messaging, orders, sellers
 from .http import HttpRequest, json_response
 from .settings import Settings
 from .spapi import request_id
@@ -24,6 +24,9 @@ def create_app(settings: Settings) -> Litestar:
             health,
             consent.consent_page,
             consent.consent_decision,
+            appstore.manage_page,
+            appstore.renew,
+            appstore.confirm,
             lwa.token,
             orders.search_orders,
             orders.get_order,

@@ -10,15 +10,16 @@ from litestar.params import Parameter
 from litestar.response import Response
 
 from .clock import MAX_SPEED
-from .faults import Fault
+from .faults import LOGIN, Fault
 from .http import json_response
 from .marketplaces import BY_COUNTRY, MARKETPLACES, Region
 from .orderbook import Json
 from .quota import PLANS
-from .state import OFFICIAL_SELLER, SELLER_ID, Sandbox, Seller, log
+from .settings import Application
+from .state import OFFICIAL_SELLER, SECRET_OVERLAP_SECONDS, SELLER_ID, Sandbox, Seller, log
 
 _HOME: dict[Region, str] = {"NA": "US", "EU": "FR", "FE": "JP"}
-_OPERATIONS = ("token", *(plan.operation for plan in PLANS))
+_OPERATIONS = (LOGIN, *(plan.operation for plan in PLANS))
 
 
 class SellerSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -33,6 +34,14 @@ class SellerSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fi
 class ClockChange(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
     advance_seconds: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)] = 0
     speed: Annotated[float, msgspec.Meta(ge=0, le=MAX_SPEED)] | None = None
+
+
+class ApplicationChange(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    draft: bool
+
+
+class SecretRotation(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    expire_old_now: bool = False
 
 
 @put("/sandbox/sellers/{seller_id:str}", sync_to_thread=False)
@@ -80,6 +89,28 @@ def list_orders(
 @post("/sandbox/sellers/{seller_id:str}/revoke", sync_to_thread=False)
 def revoke(seller_id: str, sandbox: Sandbox) -> Response[bytes]:
     return json_response({"revoked": sandbox.revoke(_known(sandbox, seller_id).seller_id)})
+
+
+@get("/sandbox/applications", sync_to_thread=False)
+def list_applications(sandbox: Sandbox) -> Response[bytes]:
+    return json_response({"applications": [_application(sandbox, one) for one in sandbox.settings.applications]})
+
+
+@put("/sandbox/applications/{source:str}", sync_to_thread=False)
+def change_application(source: str, data: ApplicationChange, sandbox: Sandbox) -> Response[bytes]:
+    """A draft can be authorized with version=beta only."""
+    application = _registered(sandbox, source)
+    sandbox.set_draft(application, draft=data.draft)
+    return json_response(_application(sandbox, application))
+
+
+@post("/sandbox/applications/{source:str}/secret", sync_to_thread=False)
+def rotate_secret(source: str, sandbox: Sandbox, data: SecretRotation | None = None) -> Response[bytes]:
+    """A new client secret; those before are valid for a week more of the sandbox's clock, as Amazon's are."""
+    application = _registered(sandbox, source)
+    expire = data is not None and data.expire_old_now
+    secret = sandbox.rotate_secret(application, overlap=0 if expire else SECRET_OVERLAP_SECONDS)
+    return json_response({"clientId": application.client_id, "newClientSecret": secret})
 
 
 @get("/sandbox/calls", sync_to_thread=False)
@@ -130,6 +161,22 @@ def _known(sandbox: Sandbox, seller_id: str) -> Seller:
     return seller
 
 
+def _registered(sandbox: Sandbox, source: str) -> Application:
+    for application in sandbox.settings.applications:
+        if application.source == source:
+            return application
+    raise NotFoundException(f"There is no application {source!r}.")
+
+
+def _application(sandbox: Sandbox, application: Application) -> Json:
+    return {
+        "source": application.source,
+        "clientId": application.client_id,
+        "applicationId": application.application_id,
+        "draft": sandbox.is_draft(application),
+    }
+
+
 def _clock(sandbox: Sandbox) -> Json:
     return {"now": sandbox.clock.now(), "speed": sandbox.clock.speed}
 
@@ -139,6 +186,9 @@ ROUTES = (
     list_sellers,
     list_orders,
     revoke,
+    list_applications,
+    change_application,
+    rotate_secret,
     list_calls,
     clear_calls,
     read_clock,

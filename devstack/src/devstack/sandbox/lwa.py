@@ -4,7 +4,6 @@ Bodies and errors as in the SP-API developer guide and Amazon's client libraries
 """
 
 import asyncio
-import hmac
 import secrets
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
@@ -14,14 +13,27 @@ from litestar import post
 from litestar.response import Response
 
 from . import faults
-from .http import HttpRequest, json_response
+from .faults import Status
+from .http import HttpRequest, hang_up, json_response
+from .settings import Application
 from .signing import SignatureError, seal, unseal
 from .state import Grant, Sandbox, digest
 
-OPERATION = "token"
 TOKEN_SECONDS = 3600
 SCOPES = ("sellingpartnerapi::notifications", "sellingpartnerapi::client_credential:rotation")
-_FAULTS = {429: "temporarily_unavailable", 500: "server_error", 503: "temporarily_unavailable"}
+_UNAVAILABLE = "temporarily_unavailable"
+_TOLD = {
+    429: (_UNAVAILABLE, 429),
+    500: ("server_error", 500),
+    503: (_UNAVAILABLE, 503),
+    "timeout": (_UNAVAILABLE, 503),
+    "cut": (_UNAVAILABLE, 503),
+    "invalid_client": ("invalid_client", 401),
+    "server_error": ("server_error", 500),
+    "temporarily_unavailable": (_UNAVAILABLE, 503),
+}
+"""What a fault answers; errors that are not here are 400 (RFC 6749, section 5.2)."""
+_PAGE = b"<!doctype html><title>Amazon Sign-In</title>"
 _HEADERS = {"cache-control": "no-store", "pragma": "no-cache"}
 _NO_REFRESH = (
     "The request has an invalid grant parameter : refresh_token. User may have revoked or didn't grant the permission."
@@ -48,23 +60,37 @@ class AccessToken(msgspec.Struct, frozen=True):
 async def token(request: HttpRequest, sandbox: Sandbox) -> Response[bytes]:
     form = dict(parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True))
     seller_id = _seller(sandbox, form)
-    fault = faults.draw(sandbox.faults, OPERATION, seller_id)
-    if fault is not None:
-        sandbox.count(OPERATION, seller_id, fault.status)  # before the wait: the caller may not stay
-        await asyncio.sleep(faults.seconds(fault))
-        return _refusal(LwaError(_FAULTS[fault.code], "The sandbox was told to fail.", fault.code))
+    fault = faults.draw(sandbox.faults, faults.LOGIN, seller_id)
+    status = fault.status if fault is not None else 200
+    code, body = _respond(sandbox, form, status)
+    # Before the wait: the caller may not stay.
+    sandbox.count(faults.LOGIN, seller_id, status if status in {"cut", "timeout"} else code)
+    await asyncio.sleep(faults.seconds(fault))
+    if status == "cut":
+        hang_up(request)
+    if status == "not_json":
+        return Response(_PAGE, status_code=code, media_type="text/html", headers=_HEADERS)
+    return json_response(body, code, _HEADERS)
+
+
+def _respond(sandbox: Sandbox, form: Mapping[str, str], status: Status) -> tuple[int, dict[str, object]]:
+    """HTTP status and body of what the status asks for; 200 is the true answer."""
+    if status == "not_json":
+        return 200, {}
     try:
+        if status not in {200, "no_refresh_token"}:
+            raise _told(status)
         body = _answer(sandbox, form)
     except LwaError as error:
-        sandbox.count(OPERATION, seller_id, error.status)
-        return _refusal(error)
-    sandbox.count(OPERATION, seller_id, 200)
-    return json_response(body, 200, _HEADERS)
+        return error.status, {"error": error.error, "error_description": error.description}
+    if status == "no_refresh_token":
+        body.pop("refresh_token", None)
+    return 200, body
 
 
-def _refusal(error: LwaError) -> Response[bytes]:
-    body = {"error": error.error, "error_description": error.description}
-    return json_response(body, error.status, _HEADERS)
+def _told(status: Status) -> LwaError:
+    error, code = _TOLD.get(status, (str(status), 400))
+    return LwaError(error, "The sandbox was told to fail.", code)
 
 
 def read_access_token(sandbox: Sandbox, text: str) -> AccessToken | None:
@@ -80,35 +106,35 @@ def _answer(sandbox: Sandbox, form: Mapping[str, str]) -> dict[str, object]:
     grant_type = _required(form, "grant_type")
     if grant_type not in {"authorization_code", "refresh_token", "client_credentials"}:
         raise LwaError("unsupported_grant_type", "The authorization grant type is not supported.")
-    _authenticate(sandbox, _required(form, "client_id"), _required(form, "client_secret"))
+    application = _authenticate(sandbox, _required(form, "client_id"), _required(form, "client_secret"))
     if grant_type == "authorization_code":
-        return _exchange(sandbox, _required(form, "code"), _required(form, "redirect_uri"))
+        return _exchange(sandbox, application, _required(form, "code"), _required(form, "redirect_uri"))
     if grant_type == "refresh_token":
-        return _refresh(sandbox, _required(form, "refresh_token"))
+        return _refresh(sandbox, application, _required(form, "refresh_token"))
     scope = _required(form, "scope")
     if not set(scope.split()) <= set(SCOPES):
         raise LwaError("invalid_scope", f"An unknown scope was requested: only {' and '.join(SCOPES)} exist.")
     return _tokens(sandbox, scope=scope)
 
 
-def _exchange(sandbox: Sandbox, code: str, redirect_uri: str) -> dict[str, object]:
+def _exchange(sandbox: Sandbox, application: Application, code: str, redirect_uri: str) -> dict[str, object]:
     kept = sandbox.kept.codes.get(digest(code))
-    if kept is None or kept.expires_at <= sandbox.clock.seconds():
+    if kept is None or kept.client_id != application.client_id or kept.expires_at <= sandbox.clock.seconds():
         raise LwaError("invalid_grant", "The request has an invalid grant parameter : code")
     if kept.redirect_uri != redirect_uri:
         raise LwaError("invalid_grant", "The request has an invalid grant parameter : redirect_uri")
     del sandbox.kept.codes[digest(code)]
     refresh_token = "Atzr|" + secrets.token_urlsafe(96)
-    sandbox.kept.grants[digest(refresh_token)] = Grant(kept.seller_id, sandbox.settings.client_id)
+    sandbox.kept.grants[digest(refresh_token)] = Grant(kept.seller_id, kept.client_id)
     sandbox.save()
     return _tokens(sandbox, refresh_token=refresh_token)
 
 
-def _refresh(sandbox: Sandbox, refresh_token: str) -> dict[str, object]:
+def _refresh(sandbox: Sandbox, application: Application, refresh_token: str) -> dict[str, object]:
     grant = sandbox.kept.grants.get(digest(refresh_token))
     if grant is None:
         raise LwaError("invalid_grant", _NO_REFRESH)
-    if grant.client_id != sandbox.settings.client_id:  # the application was changed since
+    if grant.client_id != application.client_id:
         raise LwaError("unauthorized_client", "Not authorized for requested operation")
     return _tokens(sandbox, refresh_token=refresh_token)
 
@@ -133,12 +159,11 @@ def _tokens(sandbox: Sandbox, *, refresh_token: str = "", scope: str = "") -> di
     return answer
 
 
-def _authenticate(sandbox: Sandbox, client_id: str, client_secret: str) -> None:
-    settings = sandbox.settings
-    known = hmac.compare_digest(client_id.encode(), settings.client_id.encode())
-    right = hmac.compare_digest(client_secret.encode(), settings.client_secret.encode())
-    if not (known and right):
-        raise LwaError("invalid_client", "Client authentication failed", 401)
+def _authenticate(sandbox: Sandbox, client_id: str, client_secret: str) -> Application:
+    for application in sandbox.settings.applications:
+        if application.client_id == client_id and sandbox.is_secret(application, client_secret):
+            return application
+    raise LwaError("invalid_client", "Client authentication failed", 401)
 
 
 def _required(form: Mapping[str, str], name: str) -> str:

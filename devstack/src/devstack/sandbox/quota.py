@@ -27,9 +27,9 @@ class Buckets:
     def __init__(self) -> None:
         self._levels: dict[tuple[str, str, str], tuple[float, float]] = {}
 
-    def take(self, plan: Plan, application_id: str, seller_id: str, now: float) -> bool:
+    def take(self, plan: Plan, client_id: str, seller_id: str, now: float) -> bool:
         """Take one token, False when there is none. `now` is in seconds of the sandbox's clock."""
-        key = (application_id, seller_id, plan.operation)
+        key = (client_id, seller_id, plan.operation)
         level, since = self._levels.get(key, (float(plan.burst), now))
         level = min(float(plan.burst), level + (now - since) * plan.rate)
         allowed = level >= 1

@@ -15,18 +15,34 @@ class SettingsError(Exception):
     """A variable of the environment is missing or wrong; the message names it."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    port: int
-    state: Path
+class Application(msgspec.Struct, frozen=True, kw_only=True):
+    """An application as it is registered at Amazon; `source` is the name that its owner has for it."""
+
+    source: str
     client_id: str
     client_secret: str
     application_id: str
+
+    def __repr__(self) -> str:
+        return f"Application({self.source!r})"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    port: int
+    state: Path
+    applications: tuple[Application, ...]
     redirect_uris: tuple[str, ...]
+    """Of each application, as the Login URI is."""
+    login_uri: str | None = None
+    """Where Amazon sends a seller who authorizes or renews from its side."""
     host: str = "127.0.0.1"
     clock_speed: float | None = None
     """None keeps the speed of the kept state, 1 when there is none."""
     models: Path | None = None
     """Folder of Amazon's official models, whose example orders an extra seller then serves."""
+
+    def application(self, application_id: str) -> Application | None:
+        return next((one for one in self.applications if one.application_id == application_id), None)
 
     def __repr__(self) -> str:
         return f"Settings(host={self.host!r}, port={self.port}, state={str(self.state)!r})"
@@ -54,12 +70,34 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         host=values.get("HOST", "127.0.0.1"),
         port=int(_number("SANDBOX_PORT", values["PORT"], r"[0-9]{1,5}", 65_535)),
         state=Path(values["STATE"]),
-        client_id=values["CLIENT_ID"],
-        client_secret=values["CLIENT_SECRET"],
-        application_id=values["APPLICATION_ID"],
+        applications=_applications(values),
         redirect_uris=redirect_uris,
+        login_uri=values.get("LOGIN_URI"),
         clock_speed=None if speed is None else _number("SANDBOX_CLOCK_SPEED", speed, r"[0-9.]+", MAX_SPEED),
         models=models,
+    )
+
+
+def _applications(values: Mapping[str, str]) -> tuple[Application, ...]:
+    """SANDBOX_… is the application of external tests; SANDBOX_KEYBUZZ_…, all of them or none, is KeyBuzz's own."""
+    prefixes = {"external_test": "", "keybuzz": "KEYBUZZ_"}
+    if not any(name.startswith("KEYBUZZ_") for name in values):
+        del prefixes["keybuzz"]
+    fields = ("client_id", "client_secret", "application_id")
+    missing = [
+        f"SANDBOX_{prefix}{field.upper()}"
+        for prefix in prefixes.values()
+        for field in fields
+        if prefix + field.upper() not in values
+    ]
+    if missing:
+        raise SettingsError(f"Not set: {', '.join(missing)}.")
+    for field in ("CLIENT_ID", "APPLICATION_ID"):
+        if values[field] == values.get(f"KEYBUZZ_{field}"):
+            raise SettingsError(f"SANDBOX_KEYBUZZ_{field} is the other application's too.")
+    return tuple(
+        Application(source=source, **{field: values[prefix + field.upper()] for field in fields})
+        for source, prefix in prefixes.items()
     )
 
 

@@ -19,7 +19,7 @@ from .official import OfficialBook
 from .orderbook import OrderBook
 from .quota import Buckets
 from .seed import SeededBook
-from .settings import ORDERS_MODEL, Settings
+from .settings import ORDERS_MODEL, Application, Settings
 
 log = logging.getLogger("sandbox")
 
@@ -27,6 +27,8 @@ DEFAULT_SELLER = "A12BCIS2R7HD4D"
 NEW_SELLER = "A2NEWSELLER0000"
 OFFICIAL_SELLER = "A3OFFICIALMODEL"
 SELLER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SECRET_OVERLAP_SECONDS = 7 * 86_400
+"""How long the secret before is valid beside a new one: rotateApplicationClientSecret, Application Management model."""
 
 
 class Seller(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -56,16 +58,31 @@ class Code(msgspec.Struct, frozen=True):
     seller_id: str
     redirect_uri: str
     expires_at: float
+    client_id: str = ""
+    """Empty in a state from before there were two applications: no one's."""
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """A seller on the way from Amazon through the application's Login URI back to Amazon."""
+
+    seller_id: str
+    client_id: str
+    expires_at: float
 
 
 class Kept(msgspec.Struct, kw_only=True):
-    """What survives a restart. Codes and grants stand under the hash of the code or refresh token."""
+    """What survives a restart. Codes, grants and renewals stand under the hash of what was given out for them."""
 
     key: bytes
     clock: ClockReading
     sellers: dict[str, Seller] = {}
     grants: dict[str, Grant] = {}
     codes: dict[str, Code] = {}
+    renewals: dict[str, Renewal] = {}
+    client_secrets: dict[str, dict[str, float | None]] = {}
+    """By client id: the hash of each secret, and when it ends; None for the newest."""
+    drafts: set[str] = set()
+    """Client ids."""
 
 
 class Sandbox:
@@ -76,6 +93,8 @@ class Sandbox:
         self.clock = Clock(self.kept.clock)
         if settings.clock_speed is not None:
             self.clock.change(speed=settings.clock_speed)
+        for application in settings.applications:
+            self._know(application)
         self.buckets = Buckets()
         self.faults: list[Fault] = []
         self.calls: Counter[tuple[str, str, str]] = Counter()
@@ -144,6 +163,39 @@ class Sandbox:
         self.save()
         log.info("seller revoked: %s, %s consents", seller_id, len(revoked))
         return len(revoked)
+
+    def is_draft(self, application: Application) -> bool:
+        return application.client_id in self.kept.drafts
+
+    def set_draft(self, application: Application, *, draft: bool) -> None:
+        if draft:
+            self.kept.drafts.add(application.client_id)
+        else:
+            self.kept.drafts.discard(application.client_id)
+        self.save()
+        log.info("application %s is %s", application.source, "a draft" if draft else "published")
+
+    def is_secret(self, application: Application, secret: str) -> bool:
+        ends = self.kept.client_secrets[application.client_id].get(digest(secret), 0.0)
+        return ends is None or self.clock.seconds() < ends
+
+    def rotate_secret(self, application: Application, *, overlap: float) -> str:
+        """A new client secret; those before end after `overlap` seconds, if not earlier."""
+        secret = "amzn1.oa2-cs.v1." + secrets.token_hex(32)
+        end = self.clock.seconds() + overlap
+        held = self.kept.client_secrets[application.client_id]
+        for key, ends in held.items():
+            held[key] = end if ends is None else min(ends, end)
+        held[digest(secret)] = None
+        self.save()
+        log.info("client secret rotated: %s", application.source)
+        return secret
+
+    def _know(self, application: Application) -> None:
+        """The secret of the settings is the only one, unless the state knows what became of it."""
+        key = digest(application.client_secret)
+        if key not in self.kept.client_secrets.get(application.client_id, {}):
+            self.kept.client_secrets[application.client_id] = {key: None}
 
     def count(self, operation: str, seller_id: str, status: int | str) -> None:
         self.calls[operation, seller_id, str(status)] += 1

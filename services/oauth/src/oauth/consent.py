@@ -121,12 +121,12 @@ async def complete(
         raise ConsentRefusedError("Amazon sent no authorization: it was cancelled or refused there.")
     if not SELLER_ID.fullmatch(seller_id):
         raise ConsentRefusedError("What came back as the seller's id is none: the address was changed on its way.")
-    whoever = caller is None or caller.chooses_tenant
+    owner = caller if caller is not None and not caller.chooses_tenant else None
     spent = await queries.spend_state(
         parts.pool,
         state_hash(state),
-        tenant_id=None if whoever or caller is None else caller.tenant_id,
-        user_id=None if whoever or caller is None else caller.user,
+        tenant_id=owner.tenant_id if owner else None,
+        user_id=owner.user if owner else None,
     )
     if spent is queries.StateFate.FOREIGN:
         raise StateForeignError("Invalid state: this connection was begun by somebody else than who is signed in.")

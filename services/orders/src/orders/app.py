@@ -27,6 +27,7 @@ async def main() -> None:
             "start_backfill",
             partial(handlers.start_backfill, pool=service.pool, outbox=service.outbox, settings=settings),
         )
+        service.handle("stop_backfill", partial(handlers.stop_backfill, pool=service.pool, outbox=service.outbox))
         service.handle(
             "fetch_missing_order",
             partial(handlers.fetch_missing_order, pool=service.pool, outbox=service.outbox, api=api),

@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.amazon.orders import SearchOrdersPage, search_orders
 from shared.amazon.spapi import SpApi
 from shared.db import Conn, Pool
@@ -17,13 +18,22 @@ from shared.events import (
     BackfillFailed,
     BackfillProgressed,
     BackfillRequested,
+    ConnectionRejected,
     Window,
 )
 from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import queries
-from .domain import Job, JobState, Lease, TenantArchivedError, from_amazon, is_known_status
+from .domain import (
+    Job,
+    JobState,
+    Lease,
+    TenantArchivedError,
+    TenantNotConnectedError,
+    from_amazon,
+    is_known_status,
+)
 
 LEASE = timedelta(seconds=10)
 """How long a job rests when its worker is killed; a living one renews it three times as often."""
@@ -33,8 +43,11 @@ DELAY_CAP_SECONDS = 300
 
 async def request(conn: Conn, outbox: Outbox, tenant_id: str, days: int) -> tuple[Job, bool]:
     """Queue a backfill in the caller's transaction, or name the one that runs; whether it is new.
-    TenantArchivedError before anything is written.
+    TenantNotConnectedError or TenantArchivedError before anything is written.
     """
+    # The account's row before the tenant's, as in start_backfill, which holds it already: no deadlock.
+    if not await queries.lock_connection(conn, tenant_id):
+        raise TenantNotConnectedError("The tenant has no connected Amazon account: connect it first.")
     if await queries.lock_tenant(conn, tenant_id):
         raise TenantArchivedError("The tenant is archived: its orders are fetched again once the product activates it.")
     job, is_new = await queries.insert_job(conn, tenant_id, days)
@@ -47,6 +60,19 @@ async def end(conn: Conn, outbox: Outbox, tenant_id: str, error: PermanentError)
     """End the tenant's unfinished backfill in the caller's transaction; its worker stops at its next page."""
     for job in await queries.fail_jobs(conn, tenant_id, error.code, str(error)):
         await outbox.add(conn, BackfillFailed(**_told(job), error=error.code))
+
+
+async def reject(conn: Conn, outbox: Outbox, tenant_id: str, error: PermanentError) -> None:
+    """Tell oauth in the caller's transaction that Amazon refused the account's credentials, or that there are none;
+    of an account that is disconnected it knows.
+    """
+    connection = await queries.get_connection(conn, tenant_id)
+    if connection is not None:
+        at = await queries.now(conn)
+        await outbox.add(
+            conn,
+            ConnectionRejected(tenant_id=tenant_id, connection_id=connection.connection_id, error=error.code, at=at),
+        )
 
 
 async def run(pool: Pool, outbox: Outbox, api: SpApi) -> None:
@@ -85,6 +111,8 @@ async def _work(pool: Pool, outbox: Outbox, api: SpApi, lease: Lease) -> None:
             failed = await queries.fail_job(conn, lease, error.code, str(error))
             if failed is not None:
                 await outbox.add(conn, BackfillFailed(**_told(failed), error=error.code))
+                if isinstance(error, CREDENTIALS_REFUSED):
+                    await reject(conn, outbox, job.tenant_id, error)
     finally:
         renewing.cancel()
 

@@ -29,7 +29,7 @@ class BackfillNotFoundError(NotFoundError):
 
 
 class TenantNotConnectedError(RetryLaterError):
-    """Nothing is known of the tenant's account; its connection.connected may be on its way."""
+    """The tenant has no account that may be asked; its connection.connected may be on its way."""
 
     code = "tenant_not_connected"
     status = 409
@@ -39,6 +39,13 @@ class TenantArchivedError(PermanentError):
     """An archived tenant's orders are not fetched."""
 
     code = "tenant_archived"
+    status = 409
+
+
+class AccountDisconnectedError(PermanentError):
+    """A disconnected account is asked for nothing more."""
+
+    code = "account_disconnected"
     status = 409
 
 

@@ -4,13 +4,21 @@ import contextlib
 
 from shared import inbox
 from shared.amazon import orders as amazon
+from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
-from shared.events import ConnectionConnected, MessageReceived, OrderStored, StoreCause, TenantSynced
+from shared.events import (
+    ConnectionConnected,
+    ConnectionDisconnected,
+    MessageReceived,
+    OrderStored,
+    StoreCause,
+    TenantSynced,
+)
 from shared.outbox import Outbox
 
 from . import backfill, queries
-from .domain import TenantArchivedError, TenantNotConnectedError, from_amazon
+from .domain import AccountDisconnectedError, TenantArchivedError, TenantNotConnectedError, from_amazon
 from .settings import OrdersSettings
 
 
@@ -24,6 +32,14 @@ async def start_backfill(
                 await backfill.request(conn, outbox, event.tenant_id, settings.backfill_days)
 
 
+async def stop_backfill(event: ConnectionDisconnected, event_id: str, *, pool: Pool, outbox: Outbox) -> None:
+    """A disconnected account's backfill ends; the account connected anew gets another."""
+    async with pool.acquire() as conn, conn.transaction():
+        if await inbox.claim(conn, "stop_backfill", event_id) and await queries.disconnect(conn, event):
+            ended = AccountDisconnectedError("The account was disconnected before its backfill was complete.")
+            await backfill.end(conn, outbox, event.tenant_id, ended)
+
+
 async def follow_tenant(event: TenantSynced, event_id: str, *, pool: Pool, outbox: Outbox) -> None:
     """An archived tenant's backfills end; one that comes back may ask for another."""
     async with pool.acquire() as conn, conn.transaction():
@@ -35,14 +51,22 @@ async def follow_tenant(event: TenantSynced, event_id: str, *, pool: Pool, outbo
 
 
 async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Pool, outbox: Outbox, api: SpApi) -> None:
-    """The order that a message is about must be there when an agent opens the ticket."""
+    """The order that a message is about must be there when an agent opens the ticket. TenantNotConnectedError, or what
+    Amazon answers.
+    """
     if event.external_order_id is None:
         return
     if await queries.get_connection(pool, event.tenant_id) is None:
         raise TenantNotConnectedError(f"The tenant {event.tenant_id} has no connected account to ask for the order.")
     if await queries.has_order(pool, event.tenant_id, event.external_order_id):
         return
-    order = from_amazon(await amazon.get_order(api, event.tenant_id, event.external_order_id))
+    try:
+        order = from_amazon(await amazon.get_order(api, event.tenant_id, event.external_order_id))
+    except CREDENTIALS_REFUSED as error:
+        async with pool.acquire() as conn, conn.transaction():
+            if await inbox.claim(conn, "reject_connection", event_id):
+                await backfill.reject(conn, outbox, event.tenant_id, error)
+        raise
     async with pool.acquire() as conn, conn.transaction():
         if not await inbox.claim(conn, "fetch_missing_order", event_id):
             return

@@ -15,7 +15,7 @@ from shared.outbox import Outbox
 from shared.web import json_response
 
 from . import backfill, queries
-from .domain import BackfillNotFoundError, Item, Job, OrderNotFoundError, StoredOrder, TenantNotConnectedError
+from .domain import BackfillNotFoundError, Item, Job, OrderNotFoundError, StoredOrder
 
 MAX_PAGE = 200
 
@@ -78,8 +78,6 @@ async def start_backfill(
     pool: NamedDependency[Pool],
     outbox: NamedDependency[Outbox],
 ) -> Job:
-    if await queries.get_connection(pool, tenant_id) is None:
-        raise TenantNotConnectedError("The tenant has no connected Amazon account: connect it first.")
     async with pool.acquire() as conn, conn.transaction():
         job, _ = await backfill.request(conn, outbox, tenant_id, data.days)
     return job

@@ -17,6 +17,7 @@ async def serve() -> None:
     async with Service("poller", settings) as service:
         service.handle("follow_tenant", partial(handlers.follow_tenant, pool=service.pool))
         service.handle("start_polling", partial(handlers.start_polling, pool=service.pool, settings=settings))
+        service.handle("stop_polling", partial(handlers.stop_polling, pool=service.pool, settings=settings))
         service.loop("polling", partial(polling.run, service.pool, service.outbox, mock.fetch))
         await service.serve(ROUTES, dependencies={"source": mock.fetch})
 

@@ -19,7 +19,7 @@ class TicketNotFoundError(NotFoundError):
 
 
 class NotScheduledError(NotFoundError):
-    """The tenant is not polled: no account is connected, or it is archived."""
+    """The tenant is not polled: no account is connected (any more), or it is archived."""
 
     code = "not_scheduled"
 
@@ -68,6 +68,7 @@ class Schedule(Struct, frozen=True, rename="camel"):
     failures: int
     last_success_at: datetime | None
     last_error: str | None
+    disconnected_at: datetime | None
 
 
 class Ticket(Struct, frozen=True, rename="camel"):

@@ -2,7 +2,7 @@
 
 from shared import inbox
 from shared.db import Pool
-from shared.events import ConnectionConnected, TenantSynced
+from shared.events import ConnectionConnected, ConnectionDisconnected, TenantSynced
 
 from . import queries
 from .settings import PollerSettings
@@ -13,6 +13,13 @@ async def start_polling(event: ConnectionConnected, event_id: str, *, pool: Pool
     async with pool.acquire() as conn, conn.transaction():
         if await inbox.claim(conn, "start_polling", event_id):
             await queries.upsert_schedule(conn, event, settings.poll_interval_seconds)
+
+
+async def stop_polling(event: ConnectionDisconnected, event_id: str, *, pool: Pool, settings: PollerSettings) -> None:
+    """A disconnected account is polled no more, and a poll in hand stores nothing."""
+    async with pool.acquire() as conn, conn.transaction():
+        if await inbox.claim(conn, "stop_polling", event_id):
+            await queries.disconnect(conn, event, settings.poll_interval_seconds)
 
 
 async def follow_tenant(event: TenantSynced, event_id: str, *, pool: Pool) -> None:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.db import Pool
 from shared.errors import PermanentError, RetryLaterError
-from shared.events import MessageReceived
+from shared.events import ConnectionRejected, MessageReceived
 from shared.outbox import Outbox
 from shared.telemetry import log
 
@@ -48,18 +49,30 @@ async def poll_now(pool: Pool, outbox: Outbox, source: Source, tenant_id: str) -
         return await _poll_or_note(pool, outbox, source, lease)
     if await queries.is_archived(pool, tenant_id):
         raise NotScheduledError("The tenant is archived: it is polled again once the product activates it.")
-    if await queries.list_schedules(pool, tenant_id):
+    schedules = await queries.list_schedules(pool, tenant_id)
+    if any(schedule.disconnected_at for schedule in schedules):
+        raise NotScheduledError("The tenant is not polled: its Amazon account is disconnected. Connect it again.")
+    if schedules:
         raise PollRunningError("The tenant is being polled at this moment.", delay_seconds=2)
     raise NotScheduledError("The tenant is not polled: its Amazon account has to be connected first.")
 
 
 async def _poll_or_note(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Polled:
-    """An error that has a name is noted with the schedule, which is given back, and rises."""
+    """An error that has a name is noted with the schedule, which is given back, and rises; oauth is told of
+    credentials that were refused.
+    """
     try:
         return await _poll(pool, outbox, source, lease)
     except (PermanentError, RetryLaterError) as error:
         log.warning("poll_failed", tenant_id=lease.tenant_id, code=error.code, error=str(error))
-        await queries.fail_poll(pool, lease, str(error))
+        async with pool.acquire() as conn, conn.transaction():
+            failed = await queries.fail_poll(conn, lease, str(error))
+            if failed is not None and isinstance(error, CREDENTIALS_REFUSED):
+                connection_id, at = failed
+                rejected = ConnectionRejected(
+                    tenant_id=lease.tenant_id, connection_id=connection_id, error=error.code, at=at
+                )
+                await outbox.add(conn, rejected)
         raise
 
 
@@ -71,7 +84,7 @@ async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Pol
     async with pool.acquire() as conn, conn.transaction():
         # The schedule's row first: who has lost the lease must not write messages either.
         if not await queries.finish_poll(conn, lease):
-            raise PollRunningError("The poll took too long and another one has begun.")
+            raise PollRunningError("The poll was overtaken: it took too long, or the account changed meanwhile.")
         for message in sorted(messages, key=lambda message: (message.received_at, message.external_id)):
             message_id = await queries.insert_message(conn, lease, message)
             if message_id is None:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.db import Conn, Pool
-from shared.events import AMAZON, ConnectionConnected, TenantSynced
+from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
 from .domain import IncomingMessage, Lease, Schedule, Ticket, TicketMessage, reply_by
 
@@ -12,20 +12,44 @@ _TICKET = "id, tenant_id, marketplace, external_order_id, subject, status, reply
 
 
 async def upsert_schedule(conn: Conn, event: ConnectionConnected, interval_seconds: int) -> None:
-    """Poll a connection at once and then on its grid; one that we know already stays on its own."""
+    """Poll a connection at once and then on its grid; one that we know already stays on its own. A poll in hand was of
+    the connection before.
+    """
     await conn.execute(
         """
         INSERT INTO poll_schedules AS s (tenant_id, marketplace, connection_id, connected_at, interval_seconds)
         VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (tenant_id, marketplace) DO UPDATE
            SET connection_id = excluded.connection_id, connected_at = excluded.connected_at,
-               interval_seconds = excluded.interval_seconds, next_due = clock_timestamp(), failures = 0
-         WHERE s.connected_at < excluded.connected_at
+               interval_seconds = excluded.interval_seconds, next_due = clock_timestamp(), failures = 0,
+               disconnected_at = NULL, lease_token = s.lease_token + 1, leased_until = NULL
+         WHERE greatest(s.connected_at, s.disconnected_at) < excluded.connected_at
         """,
         event.tenant_id,
         event.marketplace,
         event.connection_id,
         event.connected_at,
+        interval_seconds,
+    )
+
+
+async def disconnect(conn: Conn, event: ConnectionDisconnected, interval_seconds: int) -> None:
+    """Let a schedule rest and end its lease, unless it was connected after that. One that we have not heard of yet
+    gets a row, so that an older connection that is told late does not start it.
+    """
+    await conn.execute(
+        """
+        INSERT INTO poll_schedules AS s
+               (tenant_id, marketplace, connection_id, connected_at, disconnected_at, interval_seconds)
+        VALUES ($1, $2, $3, $4, $4, $5)
+        ON CONFLICT (tenant_id, marketplace) DO UPDATE
+           SET disconnected_at = excluded.disconnected_at, lease_token = s.lease_token + 1, leased_until = NULL
+         WHERE greatest(s.connected_at, s.disconnected_at) <= excluded.disconnected_at
+        """,
+        event.tenant_id,
+        event.marketplace,
+        event.connection_id,
+        event.at,
         interval_seconds,
     )
 
@@ -57,14 +81,14 @@ async def make_due(conn: Conn, tenant_id: str) -> None:
 
 
 async def claim_due(pool: Pool, limit: int, lease: timedelta) -> list[Lease]:
-    """The schedules that have been due longest, of whichever tenants that are not archived, for the time of the
-    lease.
+    """The schedules of connected accounts that have been due longest, of whichever tenants that are not archived, for
+    the time of the lease.
     """
     rows = await pool.fetch(
         """
         UPDATE poll_schedules s SET leased_until = clock_timestamp() + $2, lease_token = lease_token + 1
           FROM (SELECT tenant_id, marketplace FROM poll_schedules
-                 WHERE greatest(next_due, leased_until) <= clock_timestamp()
+                 WHERE greatest(next_due, leased_until) <= clock_timestamp() AND disconnected_at IS NULL
                    AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)
                  ORDER BY greatest(next_due, leased_until) LIMIT $1 FOR UPDATE SKIP LOCKED) due
          WHERE (s.tenant_id, s.marketplace) = (due.tenant_id, due.marketplace)
@@ -77,11 +101,13 @@ async def claim_due(pool: Pool, limit: int, lease: timedelta) -> list[Lease]:
 
 
 async def claim_schedule(pool: Pool, tenant_id: str, lease: timedelta) -> Lease | None:
-    """A tenant's schedule, due or not; None while somebody else has it, or the tenant is archived."""
+    """A tenant's schedule, due or not; None while somebody else has it, the account is disconnected, or the tenant
+    is archived.
+    """
     row = await pool.fetchrow(
         "UPDATE poll_schedules SET leased_until = clock_timestamp() + $3, lease_token = lease_token + 1"
         " WHERE tenant_id = $1 AND marketplace = $2 AND (leased_until IS NULL OR leased_until < clock_timestamp())"
-        " AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)"
+        " AND disconnected_at IS NULL AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)"
         " RETURNING tenant_id, marketplace, lease_token AS token",
         tenant_id,
         AMAZON,
@@ -109,23 +135,28 @@ async def finish_poll(conn: Conn, lease: Lease) -> bool:
     return finished is not None
 
 
-async def fail_poll(pool: Pool, lease: Lease, error: str) -> None:
-    """Try again after a delay that grows with the failures, up to an hour."""
-    await pool.execute(
+async def fail_poll(conn: Conn | Pool, lease: Lease, error: str) -> tuple[UUID, datetime] | None:
+    """Try again after a delay that grows with the failures, up to an hour. Which connection failed, and when; None
+    when the lease is lost.
+    """
+    row = await conn.fetchrow(
         "UPDATE poll_schedules SET leased_until = NULL, failures = failures + 1, last_error = $4,"
         " next_due = clock_timestamp() + make_interval(secs => least(3600, interval_seconds * 2 ^ least(failures, 10)))"
-        " WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3",
+        " WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3"
+        " RETURNING connection_id, clock_timestamp() AS at",
         lease.tenant_id,
         lease.marketplace,
         lease.token,
         error,
     )
+    return (row["connection_id"], row["at"]) if row else None
 
 
 async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
     rows = await pool.fetch(
         "SELECT marketplace, interval_seconds, next_due, coalesce(leased_until > clock_timestamp(), false) AS running,"
-        " failures, last_success_at, last_error FROM poll_schedules WHERE tenant_id = $1 ORDER BY marketplace",
+        " failures, last_success_at, last_error, disconnected_at"
+        " FROM poll_schedules WHERE tenant_id = $1 ORDER BY marketplace",
         tenant_id,
     )
     return [Schedule(**row) for row in rows]

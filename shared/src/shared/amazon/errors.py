@@ -29,6 +29,10 @@ class NotConnectedError(PermanentError):
     status = 409
 
 
+CREDENTIALS_REFUSED = (AuthorizationRevokedError, NotConnectedError)
+"""What oauth is told of with connection.rejected."""
+
+
 class AccessDeniedError(PermanentError):
     """The application lacks a role that the operation needs, or the seller did not grant it."""
 
