@@ -12,7 +12,7 @@ ARROW = re.compile(r"(\[\*\]|\w+) --> (\w+): \S.*")
 def arrows() -> list[tuple[str, str]]:
     """From and to, in the order of the page; [*] is a tenant without a connection."""
     [diagram] = re.findall(r"^```mermaid\nstateDiagram-v2\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    lines = [line.strip() for line in diagram.splitlines() if line.strip() != "direction LR"]
+    lines = [line.strip() for line in diagram.splitlines()]
     found = [ARROW.fullmatch(line) for line in lines]
     assert all(found), lines
     return [(match[1].replace("[*]", Status.NOT_CONNECTED), match[2]) for match in found if match]
