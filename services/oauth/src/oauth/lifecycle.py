@@ -71,17 +71,17 @@ async def settle(parts: Parts, tenant_id: str, *, verify: bool = True) -> Connec
     )
 
 
-async def disconnect(parts: Parts, tenant_id: str) -> Connection:
+async def disconnect(parts: Parts, tenant_id: str) -> bool:
     """The tenant's own wish: the others are told, the credentials destroyed, a consent on its way is void.
-    While Vault is away the reconciler destroys them later. NoConnectionError when there is nothing to disconnect.
+    False while Vault is away, and the reconciler destroys them later. NoConnectionError when there is nothing to
+    disconnect.
     """
     async with parts.pool.acquire() as conn, conn.transaction():
         await queries.lock_tenant(conn, tenant_id)
         connection = await end(conn, parts.outbox, tenant_id, DisconnectReason.USER)
     if connection is None:
         raise NoConnectionError("The tenant has no Amazon account to disconnect.")
-    await destroy_if_possible(parts, tenant_id)
-    return connection
+    return await destroy_if_possible(parts, tenant_id)
 
 
 async def end(conn: Conn, outbox: Outbox, tenant_id: str, reason: DisconnectReason) -> Connection | None:
@@ -116,12 +116,14 @@ def switched(connection: Connection) -> Connection:
     )
 
 
-async def destroy_if_possible(parts: Parts, tenant_id: str) -> None:
+async def destroy_if_possible(parts: Parts, tenant_id: str) -> bool:
     """After the end of a connection; what cannot be destroyed now stays due for the reconciler."""
     try:
         await settle(parts, tenant_id, verify=False)
     except RetryLaterError as error:
         log.warning("credentials_not_destroyed_yet", tenant_id=tenant_id, error=str(error))
+        return False
+    return True
 
 
 async def fail_consent(parts: Parts, tenant_id: str, state_hash: bytes, code: str, reason: str) -> None:

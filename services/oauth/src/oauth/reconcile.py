@@ -101,7 +101,7 @@ async def remind(parts: Parts) -> None:
 
 async def measure(parts: Parts) -> None:
     counted = await queries.count_connections(parts.pool)
-    for status in Status:
+    for status in set(Status) - {Status.NOT_CONNECTED}:
         CONNECTIONS.labels(status.value).set(counted.get(status, 0))
     for days, count in (await queries.count_renewals(parts.pool)).items():
         RENEWALS.labels(str(days)).set(count)
