@@ -222,6 +222,8 @@ async def _of_other_application(parts: Parts, tenant_id: str, judged: TenantCred
                 app_source=judged.app_source,
                 vault_path=credentials.tenant_path(tenant_id),
                 authorized_at=judged.created_at,
+                code=APP_CHANGED,
+                reason=RECONNECT,
             )
         if not now.may_become(Status.RECONNECT_REQUIRED):
             return now

@@ -305,13 +305,23 @@ async def insert_other_source(
     app_source: str,
     vault_path: str,
     authorized_at: datetime,
+    code: str,
+    reason: str,
 ) -> Connection:
     """A connection that Vault knows and we do not, for the application that is not in use."""
+    check_transition(Status.NOT_CONNECTED, Status.RECONNECT_REQUIRED)
     row = await conn.fetchrow(
         f"""
-        INSERT INTO marketplace_connections
-               (tenant_id, marketplace, status, seller_id, region, app_source, vault_path, authorized_at)
-        VALUES ($1, $2, 'RECONNECT_REQUIRED', $3, $4, $5, $6, $7) RETURNING {_CONNECTION}
+        WITH inserted AS (
+            INSERT INTO marketplace_connections
+                   (tenant_id, marketplace, status, seller_id, region, app_source, vault_path, authorized_at,
+                    last_error_code, last_error)
+            VALUES ($1, $2, 'RECONNECT_REQUIRED', $3, $4, $5, $6, $7, $8, $9) RETURNING *
+        ), noted AS (
+            INSERT INTO connection_changes (tenant_id, connection_id, to_status, code, reason)
+            SELECT tenant_id, id, status, $8, $9 FROM inserted
+        )
+        SELECT {_CONNECTION} FROM inserted
         """,  # noqa: S608 - a constant list of columns
         tenant_id,
         AMAZON,
@@ -320,6 +330,8 @@ async def insert_other_source(
         app_source,
         vault_path,
         authorized_at,
+        code,
+        reason,
     )
     return _connection(row)
 
