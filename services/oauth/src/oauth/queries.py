@@ -55,11 +55,16 @@ async def insert_state(conn: Conn, state_hash: bytes, state: ConsentState, life:
 async def spend_state(
     pool: Pool, state_hash: bytes, *, tenant_id: str | None, user_id: str | None
 ) -> SpentState | StateFate:
-    """The state, for one caller only; or why there is none. A tenant or user that is given has to be its owner."""
+    """The state, for one caller only; or why there is none. A tenant or user that is given has to be its owner. It is
+    spent after all that was said of the tenant before, also where the clock was set back, or is another server's now.
+    """
     row = await pool.fetchrow(
         """
         WITH spent AS (
-            UPDATE oauth_states SET used_at = clock_timestamp()
+            UPDATE oauth_states s
+               SET used_at = greatest(clock_timestamp(), (
+                       SELECT greatest(authorized_at, void_until) + interval '1 microsecond'
+                         FROM marketplace_connections c WHERE c.tenant_id = s.tenant_id))
              WHERE state_hash = $1 AND used_at IS NULL AND outcome IS NULL AND expires_at > clock_timestamp()
                AND tenant_id = coalesce($2, tenant_id) AND coalesce(user_id = $3, true)
             RETURNING tenant_id, user_id, country, return_url, used_at
@@ -337,10 +342,10 @@ async def insert_other_source(
 
 
 async def void_authorizations(conn: Conn, tenant_id: str) -> None:
-    """Whatever was authorized until now is over, also what is just on its way."""
+    """Whatever was authorized until now is over, also what is just on its way, or dated ahead of our clock."""
     await conn.execute(
-        "UPDATE marketplace_connections SET void_until = clock_timestamp(), next_check_at = clock_timestamp()"
-        " WHERE tenant_id = $1 AND marketplace = $2",
+        "UPDATE marketplace_connections SET void_until = greatest(clock_timestamp(), authorized_at),"
+        " next_check_at = clock_timestamp() WHERE tenant_id = $1 AND marketplace = $2",
         tenant_id,
         AMAZON,
     )
