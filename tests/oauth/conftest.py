@@ -107,3 +107,8 @@ async def oauth(stack: Stack, pool_of: OpenPool, outbox: Outbox, network: httpx.
 async def http(oauth: Oauth) -> AsyncIterator[httpx.AsyncClient]:
     async with oauth.serving() as client:
         yield client
+
+
+@pytest.fixture
+def parts(oauth: Oauth) -> Parts:
+    return oauth.parts()
