@@ -418,11 +418,11 @@ async def schedule_check(pool: Pool, tenant_id: str, every: timedelta) -> None:
 async def list_unknown(pool: Pool, tenant_ids: Sequence[str]) -> list[str]:
     """Those of the tenants that have no connection here."""
     rows = await pool.fetch(
-        "SELECT id FROM unnest($1::text[]) id"
-        " WHERE NOT EXISTS (SELECT FROM marketplace_connections c WHERE c.tenant_id = id) ORDER BY id",
+        "SELECT given FROM unnest($1::text[]) given"
+        " WHERE NOT EXISTS (SELECT FROM marketplace_connections c WHERE c.tenant_id = given) ORDER BY given",
         list(tenant_ids),
     )
-    return [row["id"] for row in rows]
+    return [row["given"] for row in rows]
 
 
 async def list_changes(pool: Pool, tenant_id: str, limit: int) -> list[Change]:
