@@ -143,8 +143,10 @@ async def has_open_state(conn: Conn, tenant_id: str) -> bool:
 
 
 async def delete_old_states(pool: Pool) -> None:
-    """Those that expired a day ago: until then a late seller is told what happened."""
-    await pool.execute("DELETE FROM oauth_states WHERE expires_at < clock_timestamp() - interval '1 day'")
+    """Those that expired a day ago, until when a late seller is told what happened, and that came to an end."""
+    await pool.execute(
+        "DELETE FROM oauth_states WHERE expires_at < clock_timestamp() - interval '1 day' AND outcome IS NOT NULL"
+    )
 
 
 async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool:
