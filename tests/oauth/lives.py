@@ -210,6 +210,9 @@ class Life:
         """The connections that the reconciler would look at now."""
         return await claim_due(self.oauth.pool, 10, timedelta(seconds=60), timedelta(days=1))
 
+    async def values(self, query: str) -> list[Any]:
+        return [row[0] for row in await self.oauth.pool.fetch(query)]
+
     async def outcomes(self) -> list[str | None]:
         rows = await self.oauth.pool.fetch(
             "SELECT outcome FROM oauth_states WHERE tenant_id = $1 ORDER BY created_at", self.tenant_id
