@@ -24,6 +24,7 @@ from shared.outbox import Outbox
 from shared.vault import Vault
 from tests.builders import APP_PATH, Amazon, agent, new_id, oauth_vault, serving, settings_of
 from tests.conftest import OpenPool
+from tests.oauth.lives import Life
 
 API = "/api/v1/marketplaces/amazon"
 
@@ -116,6 +117,11 @@ async def http(oauth: Oauth) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def parts(oauth: Oauth) -> Parts:
     return oauth.parts()
+
+
+@pytest.fixture
+async def life(oauth: Oauth, parts: Parts) -> Life:
+    return Life(oauth, parts, await oauth.amazon.seller())
 
 
 ROOT = "root-of-this-test"

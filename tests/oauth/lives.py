@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -15,13 +15,16 @@ from oauth import consent, handlers, lifecycle, reconcile
 from oauth.domain import Connection, Due, Status
 from oauth.lifecycle import Parts
 from oauth.queries import claim_due, get_connection
+from oauth.routes import API
 from oauth.settings import OauthSettings
 from shared.amazon import credentials
 from shared.amazon.credentials import TENANTS, TenantCredentials, tenant_path
 from shared.amazon.errors import CodeRejectedError
 from shared.vault import Found, Vault
 from tests.builders import new_id, synced
-from tests.oauth.conftest import API, Oauth
+
+if TYPE_CHECKING:
+    from tests.oauth.conftest import Oauth
 
 Around = Callable[[str], Awaitable[None]]
 """What happens around Vault's operations; it is told which: "before look", "after write", and so on."""
@@ -73,7 +76,7 @@ def killed_at(parts: Parts, point: str) -> Parts:
 class Life:
     """One tenant, connected and not, by its own seller unless another one is named."""
 
-    def __init__(self, oauth: Oauth, parts: Parts, seller_id: str, tenant_id: str | None = None) -> None:
+    def __init__(self, oauth: "Oauth", parts: Parts, seller_id: str, tenant_id: str | None = None) -> None:
         self.oauth, self.parts, self.seller_id = oauth, parts, seller_id
         self.tenant_id = tenant_id or oauth.tenant_id
         self.path = tenant_path(self.tenant_id)

@@ -10,17 +10,10 @@ import pytest
 
 from oauth import queries
 from oauth.domain import TRANSITIONS, NoConnectionError, Status
-from oauth.lifecycle import Parts
 from shared.amazon.credentials import TenantCredentials
-from tests.oauth.conftest import Oauth
 from tests.oauth.lives import NOBODY, Life
 
 Step = Callable[[Life], Awaitable[object]]
-
-
-@pytest.fixture
-async def life(oauth: Oauth, parts: Parts) -> Life:
-    return Life(oauth, parts, await oauth.amazon.seller())
 
 
 async def switch(life: Life) -> None:

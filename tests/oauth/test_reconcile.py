@@ -25,11 +25,6 @@ PENDING, CONNECTED, ERROR = Status.PENDING, Status.CONNECTED, Status.ERROR
 REVOKED, RECONNECT, DISCONNECTED = Status.REVOKED, Status.RECONNECT_REQUIRED, Status.DISCONNECTED
 
 
-@pytest.fixture
-async def life(oauth: Oauth, parts: Parts) -> Life:
-    return Life(oauth, parts, await oauth.amazon.seller())
-
-
 async def error_of(life: Life) -> tuple[str, str | None, str]:
     connection = await life.known()
     return connection.status, connection.last_error_code, connection.last_error or ""
