@@ -12,7 +12,7 @@ import hvac.exceptions
 import msgspec
 
 from oauth import consent, handlers, lifecycle, reconcile
-from oauth.domain import Connection, Due, Status
+from oauth.domain import TRANSITIONS, Connection, Due, Status
 from oauth.lifecycle import Parts
 from oauth.queries import claim_due, get_connection
 from oauth.routes import API
@@ -80,6 +80,10 @@ class Life:
         self.oauth, self.parts, self.seller_id = oauth, parts, seller_id
         self.tenant_id = tenant_id or oauth.tenant_id
         self.path = tenant_path(self.tenant_id)
+
+    def on(self, parts: Parts) -> "Life":
+        """The same tenant, served by another process."""
+        return Life(self.oauth, parts, self.seller_id, self.tenant_id)
 
     @property
     def other(self) -> Parts:
@@ -230,6 +234,41 @@ class Life:
             self.tenant_id,
             interval,
         )
+
+    # What always holds
+
+    async def agrees(self) -> None:
+        """CONNECTED is what Vault holds credentials of, and the others know of."""
+        connection, held = await self.connection(), await self.held()
+        alive = connection is not None and connection.status is Status.CONNECTED
+        assert alive is (held is not None), (connection, held)
+        if connection is not None and held is not None:
+            assert (connection.seller_id, connection.authorized_at) == (held.seller_id, held.created_at)
+        await self.is_told_in_order()
+
+    async def is_told_in_order(self) -> None:
+        """Each connection begins before it ends, none is within another one, and all that is known came of a change
+        that the table has.
+        """
+        connection, alive, last = await self.connection(), None, ""
+        for subject, body in await self.told():
+            at = str(body.get("connectedAt") or body["at"])
+            assert last < at
+            last = at
+            if subject == "connection.connected":
+                assert alive in {None, body["connectionId"]}
+                alive = body["connectionId"]
+            else:
+                assert alive == body["connectionId"]
+                alive = None
+        is_connected = connection is not None and connection.status is Status.CONNECTED
+        assert alive == (str(connection.id) if connection is not None and is_connected else None)
+        before = None
+        for first, then, _ in await self.changes():
+            assert first == before
+            assert Status(then) in TRANSITIONS[Status(first or Status.NOT_CONNECTED)]
+            before = then
+        assert before == (connection.status if connection is not None else None)
 
 
 class OwnNames(Vault):
