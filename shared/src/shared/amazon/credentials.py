@@ -24,7 +24,7 @@ class AppCredentials(Struct, frozen=True):
     redirect_uri: str
     application_id: str = ""
     region: str = "eu"
-    client_secret_created_at: datetime | None = None
+    client_secret_created_at: Annotated[datetime, Meta(tz=True)] | None = None
     """Where the secret does not say, when this version of it came to Vault."""
 
     def __repr__(self) -> str:
@@ -38,7 +38,7 @@ class TenantCredentials(Struct, frozen=True):
     seller_id: str
     marketplace_id: str
     region: str
-    created_at: datetime
+    created_at: Annotated[datetime, Meta(tz=True)]
     """When the authorization was given; of two, the later one counts."""
     app_source: str = ""
     """Which application it is for; older installations did not say."""
