@@ -124,7 +124,7 @@ class Life:
             await self.come_back(back, killed_at(self.parts, point))
         return back
 
-    async def disconnect(self) -> Connection:
+    async def disconnect(self) -> bool:
         return await lifecycle.disconnect(self.parts, self.tenant_id)
 
     async def follow(self, status: str, synced_at: datetime | None = None) -> None:

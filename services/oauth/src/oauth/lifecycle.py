@@ -3,6 +3,7 @@ Vault and then has settle() make the database say so; whoever dies in between, t
 """
 
 from collections.abc import Awaitable
+from datetime import datetime
 
 import msgspec
 from msgspec import Struct
@@ -42,10 +43,13 @@ class Parts(Struct, frozen=True):
     settings: OauthSettings
 
 
-async def settle(parts: Parts, tenant_id: str, *, verify: bool = True) -> Connection | None:
+async def settle(
+    parts: Parts, tenant_id: str, *, verify: bool = True, trusted: datetime | None = None
+) -> Connection | None:
     """Make the database say what Vault holds of the tenant: connect what is there and stands, end what is gone or
-    stands no more, destroy what is over. verify: ask Amazon, unless the authorization is new to the database, which
-    only a consent may take on trust. Safe at any time, by any number at once.
+    stands no more, destroy what is over. Amazon is asked about what the database has not connected yet, but for the
+    authorization of that time, which a consent has just been given; and, with verify, about what it has. Safe at any
+    time, by any number at once.
     What Vault raises, AppCredentialsError or AmazonUnavailableError: nothing has changed then.
     """
     known = await queries.get_connection(parts.pool, tenant_id)  # before Vault: a consent goes there first
@@ -60,12 +64,14 @@ async def settle(parts: Parts, tenant_id: str, *, verify: bool = True) -> Connec
     ours = parts.settings.amazon_spapi_app_source
     if (held.credentials.app_source or (known.app_source if known else ours)) != ours:
         return await _of_other_application(parts, tenant_id, known, held.credentials)
-    if verify and not await _stands(parts, tenant_id, known, held, held.credentials):
+    connected = known if known and known.status is Status.CONNECTED and known.authorized_at == given_at else None
+    asked = given_at != trusted and (verify or connected is None)
+    if asked and not await _stands(parts, tenant_id, known, held, held.credentials):
         return await queries.get_connection(parts.pool, tenant_id)
-    if known is not None and known.status is Status.CONNECTED and known.authorized_at == given_at:
+    if connected is not None:
         if verify:
-            await queries.note_verified(parts.pool, known)
-        return known
+            await queries.note_verified(parts.pool, connected)
+        return connected
     return await _connect(
         parts, tenant_id, known, held.credentials, await _marketplace_ids(parts, tenant_id, held.credentials)
     )

@@ -96,12 +96,16 @@ async def read_tenant(vault: Vault, tenant_id: str) -> TenantCredentials:
     return held.credentials
 
 
-async def store_tenant(vault: Vault, tenant_id: str, credentials: TenantCredentials) -> bool:
+async def store_tenant(
+    vault: Vault, tenant_id: str, credentials: TenantCredentials, held: Held | None = None
+) -> bool:
     """False, and nothing is written, where Vault has the same authorization or a later one: so what Vault holds is
-    the latest one, however many are given at once. VaultConflictError when others were faster again and again.
+    the latest one, however many are given at once. held: what was seen there before, if it was. VaultConflictError
+    when others were faster again and again.
     """
-    for _ in range(WRITES_AT_MOST):
-        held = await look_tenant(vault, tenant_id)
+    for attempt in range(WRITES_AT_MOST):
+        if held is None or attempt:
+            held = await look_tenant(vault, tenant_id)
         if held.credentials is not None and held.credentials.created_at >= credentials.created_at:
             return False
         try:
