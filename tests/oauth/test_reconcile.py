@@ -3,6 +3,7 @@ another application.
 """
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,9 @@ async def test_what_an_older_installation_left_is_taken_over_once_and_without_co
 ) -> None:
     """Its used states had no outcome, and the database did not say since when an account was authorized."""
     await life.connect()
+    kept = await life.secret()
+    assert kept is not None
+    await life.write(kept | {"created_at": (datetime.now(UTC) - timedelta(hours=2)).isoformat()})
     await life.fail()
     down, up = MIGRATION.read_text().split("-- migrate:down")[::-1]
     owner = await pool_of("oauth_owner")
