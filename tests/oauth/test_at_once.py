@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import pytest
 
@@ -14,7 +13,6 @@ from oauth import handlers, lifecycle
 from oauth.domain import Status
 from oauth.lifecycle import Parts
 from shared.errors import PermanentError
-from shared.events import ConnectionRejected
 from tests.builders import new_id, synced
 from tests.oauth.conftest import Oauth
 from tests.oauth.lives import Life, watched
@@ -61,12 +59,6 @@ async def revoke(life: Life) -> None:
     await life.check()
 
 
-async def reject(life: Life) -> None:
-    connection_id = (await life.known()).id
-    event = ConnectionRejected(tenant_id=life.tenant_id, connection_id=connection_id, error="x", at=datetime.now(UTC))
-    await handlers.check_connection(event, new_id("event"), parts=life.parts)
-
-
 async def settle_all(life: Life) -> None:
     await asyncio.gather(*(lifecycle.settle(life.parts, life.tenant_id) for _ in range(3)))
 
@@ -77,19 +69,15 @@ DEEDS: dict[str, Callable[[Life], Awaitable[Deed]]] = {
     "disconnect": plain(Life.disconnect),
     "archive": plain(archive),
     "archive and back": plain(archive_and_back),
-    "check": plain(Life.check),
     "revoke": plain(revoke),
-    "rejected": plain(reject),
     "settle": plain(settle_all),
 }
 ENDS_IT = {"disconnect", "archive", "archive and back"}
 PAIRS = [
     *(("consent", second) for second in DEEDS),
-    *(
-        (first, second)
-        for first in ("disconnect", "archive", "check", "revoke")
-        for second in ("another seller's consent", "disconnect", "archive and back", "settle")
-    ),
+    *((first, "another seller's consent") for first in ("disconnect", "archive", "settle", "revoke")),
+    *((first, "disconnect") for first in ("settle", "revoke")),
+    *((first, "settle") for first in ("disconnect", "archive", "revoke")),
 ]
 
 
@@ -121,7 +109,7 @@ async def test_two_things_at_once_end_as_one_of_them_would(oauth: Oauth, parts: 
         status = await life.status()
         if second in ENDS_IT and reached:  # whatever was given came before it
             assert status is DISCONNECTED
-        if {first, second} <= {"consent", "another seller's consent", "check", "settle", "rejected"}:
+        if {first, second} <= {"consent", "another seller's consent", "settle"}:
             assert status is CONNECTED
         await life.check()
         assert await life.status() is status
@@ -211,6 +199,22 @@ async def test_many_who_find_what_only_vault_knows_tell_one_connection(life: Lif
     await life.authorize()
     await looked_at_once(life)
     assert await life.ends() == ["connected"]
+    await life.agrees()
+
+
+async def test_who_found_nothing_does_not_end_what_came_back_meanwhile(life: Life) -> None:
+    await life.connect()
+    kept = await life.destroy()
+    assert kept is not None
+    await life.check()
+
+    async def come_back(where: str) -> None:
+        if where == "after look":
+            await life.write(kept)
+            await life.check()
+
+    await life.check(watched(life.parts, come_back))
+    assert await life.ends() == ["connected", "CREDENTIALS_LOST", "connected"]
     await life.agrees()
 
 
