@@ -171,6 +171,17 @@ async def test_a_connection_is_due_once_and_again_when_its_lease_ends(life: Life
     assert len(await life.due()) == 1
 
 
+async def test_what_another_replica_is_about_to_take_is_passed_over(life: Life) -> None:
+    other = Life(life.oauth, life.parts, life.seller_id, new_id())
+    for each in (life, other):
+        await each.begin()
+    await life.oauth.pool.execute("UPDATE marketplace_connections SET next_check_at = clock_timestamp()")
+    async with life.oauth.pool.acquire() as conn, conn.transaction(), asyncio.timeout(20):
+        await conn.execute("SELECT FROM marketplace_connections WHERE tenant_id = $1 FOR UPDATE", other.tenant_id)
+        assert [due.tenant_id for due in await life.due()] == [life.tenant_id]
+    assert [due.tenant_id for due in await life.due()] == [other.tenant_id]
+
+
 async def test_amazon_is_asked_again_after_a_day(life: Life) -> None:
     await life.connect()
     due = "UPDATE marketplace_connections SET next_check_at = clock_timestamp()"
