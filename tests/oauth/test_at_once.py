@@ -220,6 +220,19 @@ async def test_who_found_nothing_does_not_end_what_came_back_meanwhile(life: Lif
     await life.agrees()
 
 
+async def test_who_found_nothing_does_not_end_what_was_connected_anew_meanwhile(life: Life) -> None:
+    await life.connect()
+    await life.destroy()
+
+    async def connect(where: str) -> None:
+        if where == "after look":
+            await life.connect()
+
+    await life.check(watched(life.parts, connect), verify=False)
+    assert await life.ends() == ["connected", "connected"]
+    await life.agrees()
+
+
 async def test_many_who_disconnect_at_once_tell_one_end(life: Life) -> None:
     await life.connect()
     await asyncio.gather(*(life.disconnect() for _ in range(8)))
