@@ -20,7 +20,7 @@ from tests.oauth.conftest import Oauth
 from tests.oauth.lives import Life, watched
 
 CONNECTED, DISCONNECTED = Status.CONNECTED, Status.DISCONNECTED
-MOMENTS_OF_A_CONSENT = 8
+MOMENTS_OF_A_CONSENT = 6
 """Before and after it asks whether Vault is there, looks, writes, and settles."""
 Deed = Callable[[Life], Awaitable[object]]
 

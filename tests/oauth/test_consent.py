@@ -193,7 +193,7 @@ async def test_a_callback_never_says_connected_of_what_is_not(life: Life, event:
     async def end(where: str) -> None:
         if where == "before look":
             looks.append(where)
-            if len(looks) == 3:  # the first asks whether Vault is there, the second is of storing
+            if len(looks) == 2:  # the first is for storing
                 await {"disconnect": life.disconnect, "destroy": life.destroy}.get(event, archive)()
 
     async def archive() -> None:
