@@ -515,5 +515,6 @@ async def test_a_return_url_gets_into_the_page_as_an_address_only(oauth: Oauth, 
     back = way_back(answer)
     assert back is not None
     assert back.startswith("https://app.keybuzz.test/x'onmouseover='alert(1)?")
+    assert back.endswith("#'&quot;")
     assert parse_qs(urlsplit(back).query)["amazon"] == ["connected"]
     assert "<script" not in answer.text
