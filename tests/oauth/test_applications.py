@@ -272,6 +272,28 @@ async def test_an_old_secret_in_vault_is_the_operators_to_change_and_no_tenants_
     assert (status["status"], status["lastError"]) == ("CONNECTED", None)
 
 
+class Restless(httpx.AsyncHTTPTransport):
+    """An operator who changes the secret in Vault whenever Amazon has answered, and never gets it right."""
+
+    def __init__(self, rotation: Rotation) -> None:
+        super().__init__()
+        self.rotation, self.changes = rotation, 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        self.changes += 1
+        await self.rotation.put_into_vault(f"mistyped {self.changes}")
+        return answer
+
+
+async def test_amazon_is_asked_no_more_than_once_again_however_often_the_secret_changes(rotation: Rotation) -> None:
+    await rotation.put_into_vault("mistyped")
+    async with Restless(rotation) as transport:
+        with pytest.raises(AppCredentialsError):
+            await check(keybuzz(rotation.oauth, transport), rotation.oauth)
+        assert transport.changes == 2
+
+
 async def test_a_wrong_secret_put_into_vault_is_tried_once(rotation: Rotation) -> None:
     new = await rotation.oauth.amazon.rotate_secret("keybuzz", expire_old_now=True)
     await rotation.put_into_vault("mistyped")
