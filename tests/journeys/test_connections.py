@@ -147,7 +147,7 @@ async def test_an_account_revoked_at_amazon_is_found_out_by_the_next_backfill(
     await revoke(outside)
     assert await seller._backfill() == 202
     ended = await seller.stops("REVOKED", "REVOKED", "authorization_revoked")
-    assert not await seller.in_vault()
+    await eventually("Vault empty", seller.in_vault, lambda held: not held)
     failed = await outside.last_event("backfill.failed")
     assert failed is not None
     assert (failed["tenantId"], failed["error"]) == ("kbz-001", "authorization_revoked")
@@ -174,7 +174,7 @@ async def test_an_account_revoked_at_amazon_is_found_out_by_the_next_message_too
     }
     await outside.publish_as_operator("message.received", message)
     await seller.stops("REVOKED", "REVOKED", "authorization_revoked")
-    assert not await seller.in_vault()
+    await eventually("Vault empty", seller.in_vault, lambda held: not held)
     dead_letters.append("dlq.MESSAGE.orders-fetch_missing_order")  # the order that nobody can fetch now
     letters = await eventually("the dead letter", outside.dead_letters)
     assert letters[-1][1]["dlq-code"] == "authorization_revoked"
@@ -190,7 +190,7 @@ async def test_an_account_is_disconnected_by_its_tenant(outside: Outside, tenant
         answer = await outside.ask("oauth", "POST", f"{AMAZON}/disconnect", tenant="kbz-003")
         assert (answer.status_code, answer.json()["status"]) == (200, "DISCONNECTED")
     await seller.stops("DISCONNECTED", "USER", "disconnected")
-    assert not await seller.in_vault()
+    await eventually("Vault empty", seller.in_vault, lambda held: not held)
     await seller.connect()
 
 
@@ -209,7 +209,7 @@ async def test_an_archived_tenants_account_is_disconnected_and_waits_for_a_new_c
     await seller.connect()
     await sync(outside, "kbz-004", "archived", product)
     await seller.stops("DISCONNECTED", "TENANT_ARCHIVED", "tenant_archived")
-    assert not await seller.in_vault()
+    await eventually("Vault empty", seller.in_vault, lambda held: not held)
     refused = await outside.ask("oauth", "POST", f"{AMAZON}/oauth/start", tenant="kbz-004", json={})
     assert (refused.status_code, refused.json()["code"]) == (409, "tenant_archived")
 
