@@ -107,6 +107,10 @@ def _on_http(_: HttpRequest, error: HTTPException) -> Response[bytes]:
         message = f"The body is not valid JSON: {error.detail}."
         return problem(400, "invalid_json", message, errors=[FieldProblem("body", error.detail)])
     phrase = HTTPStatus(error.status_code).phrase
+    if error.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        seconds = (error.headers or {}).get("RateLimit-Reset", "60")
+        detail = f"Too many requests came from this address: try again in {seconds} s."
+        return problem(429, "too_many_requests", detail, headers={**(error.headers or {}), "Retry-After": seconds})
     return problem(error.status_code, phrase.lower().replace(" ", "_"), error.detail or phrase, headers=error.headers)
 
 

@@ -272,12 +272,13 @@ class Disconnected(Struct, frozen=True, rename="camel"):
 
 @post(f"{API}/disconnect", status_code=200, summary="End the connection and destroy its credentials")
 async def disconnect(tenant_id: NamedDependency[str], parts: NamedDependency[Parts]) -> Disconnected:
-    connection = await lifecycle.disconnect(parts, tenant_id)
+    destroyed = await lifecycle.disconnect(parts, tenant_id)
+    credentials_are = "are destroyed" if destroyed else "will be destroyed as soon as Vault is back"
     message = (
-        "The account is disconnected and its credentials are destroyed. To withdraw the authorization at Amazon too:"
-        " Seller Central, Manage your apps."
+        f"The account is disconnected and its credentials {credentials_are}. To withdraw the authorization at Amazon"
+        " too: Seller Central, Manage your apps."
     )
-    return Disconnected(tenant_id, connection.status, message)
+    return Disconnected(tenant_id, Status.DISCONNECTED, message)
 
 
 def limit_requests(requests_per_minute: int) -> DefineMiddleware:
@@ -307,7 +308,9 @@ def _address(request: Request[Any, Any, Any]) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    return host if address.version == 4 else str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))  # noqa: PLR2004
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
 
 
 ROUTES = [start, login, callback, status, history, disconnect]
