@@ -249,7 +249,7 @@ async def test_nobody_else_brings_the_sellers_way_to_its_end(oauth: Oauth, http:
 
 async def test_without_the_products_sign_in_a_page_says_what_to_do(oauth: Oauth) -> None:
     location = await oauth.amazon.renew(await oauth.amazon.seller())
-    async with oauth.serving() as http:
+    async with oauth.serving(PRODUCT_LOGIN_URL="") as http:
         answer = await http.get(local(location), headers={"Authorization": ""})
         refused = await http.get(LOGIN, params={"amazon_callback_uri": HOSTILE[0], "amazon_state": "s"})
     assert (answer.status_code, "Sign in to KeyBuzz" in answer.text) == (200, True)
@@ -424,7 +424,7 @@ async def test_no_answer_on_the_way_lets_its_address_out(oauth: Oauth, http: htt
     seller_id = await oauth.amazon.seller()
     location = await oauth.amazon.renew(seller_id)
     callback = await oauth.consented(http, seller_id)
-    async with oauth.serving() as without:
+    async with oauth.serving(PRODUCT_LOGIN_URL="") as without:
         answers = [
             await without.get(local(location)),
             await http.get(local(location)),
@@ -502,7 +502,7 @@ async def test_a_return_url_anywhere_else_is_refused_before_anything_is_kept(
         answer = await http.post(START, json={"returnUrl": address})
         assert answer.status_code == 400, address
         assert [error["field"] for error in answer.json()["errors"]] == ["returnUrl"], address
-    async with oauth.serving() as without_origins:
+    async with oauth.serving(RETURN_ORIGINS="") as without_origins:
         answer = await without_origins.post(START, json={"returnUrl": RETURN})
         assert (answer.status_code, "RETURN_ORIGINS" in answer.json()["detail"]) == (400, True)
     assert await oauth.pool.fetchval("SELECT count(*) FROM oauth_states") == 0
