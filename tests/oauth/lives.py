@@ -187,6 +187,11 @@ class Life:
         connection = await self.connection()
         return connection.status if connection else Status.NOT_CONNECTED
 
+    async def error(self) -> tuple[Status, str | None, str]:
+        """The status, and what was the matter last."""
+        connection = await self.known()
+        return connection.status, connection.last_error_code, connection.last_error or ""
+
     async def changes(self) -> list[tuple[str | None, str, str | None]]:
         """From what to what and why, the first one first."""
         rows = await self.oauth.pool.fetch(

@@ -4,6 +4,7 @@ alter table oauth_states
     add column return_url text,
     -- null while it may still become something: unused, or a callback is at work with it
     add column outcome text check (outcome in ('CONNECTED', 'FAILED', 'LOST', 'EXPIRED', 'DISCONNECTED'));
+update oauth_states set outcome = 'LOST' where used_at is not null; -- long over, nobody noted how
 create index oauth_states_of_tenant on oauth_states (tenant_id);
 
 alter table marketplace_connections
