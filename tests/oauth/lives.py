@@ -173,6 +173,11 @@ class Life:
         vault = self.parts.vault
         await self.oauth.amazon.authorize(self.parts.api, vault, self.tenant_id, seller_id or self.seller_id)
 
+    async def authorize_other(self) -> None:
+        """The same, for our other application."""
+        given = TenantCredentials("Atzr|x", self.seller_id, "A13V1IB3VIYZZH", "eu", datetime.now(UTC), "keybuzz")
+        await self.write(msgspec.to_builtins(given))
+
     # What shows
 
     async def connection(self) -> Connection | None:

@@ -233,6 +233,18 @@ async def test_who_found_nothing_does_not_end_what_was_connected_anew_meanwhile(
     await life.agrees()
 
 
+async def test_who_found_another_application_does_not_end_what_was_connected_meanwhile(life: Life) -> None:
+    await life.authorize_other()
+
+    async def connect(where: str) -> None:
+        if where == "after look":
+            await life.connect()
+
+    await life.check(watched(life.parts, connect))
+    assert await life.ends() == ["connected"]
+    await life.agrees()
+
+
 async def test_many_who_disconnect_at_once_tell_one_end(life: Life) -> None:
     await life.connect()
     await asyncio.gather(*(life.disconnect() for _ in range(8)))
@@ -328,6 +340,22 @@ async def test_a_tenant_that_is_archived_while_it_begins_a_consent_does_not_begi
     with pytest.raises(TenantArchivedError):
         await beginning
     assert await life.outcomes() == []
+
+
+@pytest.mark.parametrize("authorize", [Life.authorize, Life.authorize_other])
+async def test_a_tenant_that_is_archived_while_it_is_found_in_vault_is_not_connected(
+    life: Life, authorize: Deed
+) -> None:
+    await authorize(life)
+    async with life.oauth.pool.acquire() as conn, conn.transaction():
+        await queries.lock_tenant(conn, life.tenant_id)
+        await queries.upsert_tenant(conn, synced(tenant_id=life.tenant_id, status="ARCHIVED"))
+        finding = asyncio.ensure_future(life.check(verify=False))
+        assert await waits(life, finding)
+    await finding
+    assert await life.status() is Status.NOT_CONNECTED
+    await life.check()
+    await life.agrees()
 
 
 async def test_one_event_that_comes_twice_at_once_takes_effect_once(life: Life) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from oauth import queries
 from oauth.domain import TRANSITIONS, NoConnectionError, Status
-from shared.amazon.credentials import TenantCredentials
 from tests.oauth.lives import NOBODY, Life
 
 Step = Callable[[Life], Awaitable[object]]
@@ -37,11 +36,6 @@ async def restore_anew(life: Life) -> None:
     await life.write(kept)
 
 
-async def other_applications(life: Life) -> None:
-    credentials = TenantCredentials("Atzr|x", life.seller_id, "A13V1IB3VIYZZH", "eu", datetime.now(UTC), "keybuzz")
-    await life.write(msgspec.to_builtins(credentials))
-
-
 NOT_CONNECTED, PENDING, CONNECTED = Status.NOT_CONNECTED, Status.PENDING, Status.CONNECTED
 ERROR, REVOKED, DISCONNECTED = Status.ERROR, Status.REVOKED, Status.DISCONNECTED
 RECONNECT = Status.RECONNECT_REQUIRED
@@ -51,7 +45,7 @@ disconnect, revoke, authorize = Life.disconnect, Life.revoke, Life.authorize
 WAYS: dict[tuple[Status, Status], list[Step]] = {
     (NOT_CONNECTED, PENDING): [begin],
     (NOT_CONNECTED, CONNECTED): [authorize, check],
-    (NOT_CONNECTED, RECONNECT): [other_applications, check],
+    (NOT_CONNECTED, RECONNECT): [Life.authorize_other, check],
     (PENDING, CONNECTED): [connect],
     (PENDING, ERROR): [fail],
     (PENDING, REVOKED): [half_done, revoke, check],
