@@ -245,6 +245,19 @@ async def test_who_found_another_application_does_not_end_what_was_connected_mea
     await life.agrees()
 
 
+async def test_what_is_connected_and_revoked_while_it_is_judged_is_revoked(life: Life) -> None:
+    await life.die("after write")
+
+    async def connect(where: str) -> None:
+        if where == "after look":
+            await life.check(verify=False)
+            await life.revoke()
+
+    await life.check(watched(life.parts, connect))
+    assert await life.ends() == ["connected", "REVOKED"]
+    await life.agrees()
+
+
 async def test_many_who_disconnect_at_once_tell_one_end(life: Life) -> None:
     await life.connect()
     await asyncio.gather(*(life.disconnect() for _ in range(8)))

@@ -97,6 +97,14 @@ async def test_a_half_done_consent_of_another_seller_takes_the_place_of_the_firs
     assert one["connectedAt"] < end["at"] < two["connectedAt"]
 
 
+async def test_of_two_open_consents_the_one_left_can_still_be_finished(life: Life) -> None:
+    one, other = await life.consented(), await life.consented()
+    await life.come_back(other)
+    assert await life.outcomes() == [None, "CONNECTED"]
+    assert (await life.come_back(one)).status is CONNECTED
+    assert await life.outcomes() == ["CONNECTED", "CONNECTED"]
+
+
 async def test_a_consent_that_never_came_back_is_ended_after_fifteen_minutes(life: Life) -> None:
     await life.begin()
     await life.age_states("14 minutes 55 seconds")
