@@ -60,6 +60,17 @@ async def test_a_half_done_consent_is_due_when_its_callback_must_be_dead(life: L
     assert next_check_at == used_at + timedelta(seconds=60)
 
 
+async def test_a_consent_that_failed_keeps_its_own_reason(life: Life) -> None:
+    await life.fail()
+    assert await life.outcomes() == ["FAILED"]
+    reason = await life.error()
+    assert reason[:2] == (ERROR, "authorization_code_rejected")
+    await life.age_states("1 hour")
+    await life.check()
+    assert await life.error() == reason
+    assert len(await life.changes()) == 2
+
+
 async def test_a_renewal_that_died_leaves_the_connection_and_says_so(life: Life) -> None:
     await life.connect()
     await life.die(EXCHANGED)

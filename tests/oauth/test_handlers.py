@@ -252,6 +252,16 @@ async def test_an_event_that_says_no_time_is_older_than_any_that_does(life: Life
     assert await life.status() is CONNECTED
 
 
+async def test_an_event_that_says_no_time_and_comes_again_takes_effect_once(life: Life) -> None:
+    archived = synced(tenant_id=life.tenant_id, status=ARCHIVED, synced_at=None)
+    await handlers.follow_tenant(archived, "event-1", parts=life.parts)
+    active = synced(tenant_id=life.tenant_id, status=ACTIVE, synced_at=None)
+    await handlers.follow_tenant(active, "event-2", parts=life.parts)
+    await life.connect()
+    await handlers.follow_tenant(archived, "event-1", parts=life.parts)
+    assert await life.status() is CONNECTED
+
+
 async def test_an_archived_tenant_starts_nothing_until_it_is_back(life: Life, http: httpx.AsyncClient) -> None:
     await life.follow(ARCHIVED)
     answer = await http.post(f"{API}/oauth/start", json={})
