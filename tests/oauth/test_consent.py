@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from oauth import queries
-from oauth.domain import ConsentRefusedError, Status
+from oauth.domain import ConsentRefusedError, StateRefusedError, Status
 from shared.vault import VaultDownError
 from tests.builders import new_id
 from tests.oauth.conftest import Oauth
@@ -58,6 +58,16 @@ async def test_a_half_done_consent_is_due_when_its_callback_must_be_dead(life: L
     [next_check_at] = await life.values("SELECT next_check_at FROM marketplace_connections")
     [used_at] = await life.values("SELECT used_at FROM oauth_states")
     assert next_check_at == used_at + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("point", [SPENT, EXCHANGED, STORED])
+async def test_a_state_works_once_also_when_its_callback_died(life: Life, point: str) -> None:
+    back = await life.die(point)
+    calls = await life.oauth.amazon.all_calls()
+    with pytest.raises(StateRefusedError, match="used before"):
+        await life.come_back(back)
+    assert await life.oauth.amazon.all_calls() == calls
+    assert await life.outcomes() == [None]
 
 
 async def test_a_consent_that_failed_keeps_its_own_reason(life: Life) -> None:

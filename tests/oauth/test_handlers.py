@@ -107,6 +107,18 @@ async def test_what_ended_before_asks_nobody(life: Life) -> None:
     assert await life.ends() == ["connected", "USER"]
 
 
+async def test_what_was_lost_and_came_back_is_the_reconcilers_to_ask_for(life: Life) -> None:
+    await life.connect()
+    kept = await life.destroy()
+    assert kept is not None
+    await life.check()
+    await life.write(kept)
+    calls = await asked(life)
+    await rejected(life)
+    assert await asked(life) == calls
+    assert await life.status() is Status.ERROR
+
+
 async def test_credentials_that_are_gone_are_told_as_lost(life: Life) -> None:
     await life.connect()
     await life.destroy()
