@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from oauth import queries
@@ -9,7 +10,7 @@ from oauth.domain import ConsentRefusedError, StateRefusedError, Status
 from shared.vault import VaultDownError
 from tests.builders import new_id
 from tests.oauth.conftest import Oauth
-from tests.oauth.lives import Life, watched
+from tests.oauth.lives import NOBODY, Life, watched
 
 PENDING, CONNECTED, ERROR = Status.PENDING, Status.CONNECTED, Status.ERROR
 SPENT, EXCHANGED, STORED = "after look", "before write", "after write"
@@ -186,6 +187,16 @@ async def test_the_next_check_comes_when_an_open_consent_ends_or_after_check_sec
     await life.check(parts)
     [next_check_at] = await life.values("SELECT next_check_at FROM marketplace_connections")
     assert next_check_at - before > timedelta(seconds=90_000)
+
+
+async def test_a_code_is_not_used_up_while_vault_cannot_take_its_token(life: Life) -> None:
+    back = await life.consented()
+    calls = await life.oauth.amazon.all_calls()
+    away = msgspec.structs.replace(life.parts, vault=life.oauth.parts(VAULT_ADDR=NOBODY).vault)
+    with pytest.raises(VaultDownError):
+        await life.come_back(back, away)
+    assert await life.oauth.amazon.all_calls() == calls
+    assert (await life.error())[:2] == (ERROR, "vault_down")
 
 
 # Overtaken
