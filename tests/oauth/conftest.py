@@ -101,7 +101,7 @@ class Oauth:
         return "\n".join(dumped + [row["payload"] for row in payloads])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def network() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
         yield client

@@ -2,14 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from oauth import queries
-from oauth.domain import ConsentRefusedError, Status
+from oauth.domain import ConsentRefusedError, StateRefusedError, Status
 from shared.vault import VaultDownError
 from tests.builders import new_id
 from tests.oauth.conftest import Oauth
-from tests.oauth.lives import Life, watched
+from tests.oauth.lives import NOBODY, Life, watched
 
 PENDING, CONNECTED, ERROR = Status.PENDING, Status.CONNECTED, Status.ERROR
 SPENT, EXCHANGED, STORED = "after look", "before write", "after write"
@@ -58,6 +59,27 @@ async def test_a_half_done_consent_is_due_when_its_callback_must_be_dead(life: L
     [next_check_at] = await life.values("SELECT next_check_at FROM marketplace_connections")
     [used_at] = await life.values("SELECT used_at FROM oauth_states")
     assert next_check_at == used_at + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("point", [SPENT, EXCHANGED, STORED])
+async def test_a_state_works_once_also_when_its_callback_died(life: Life, point: str) -> None:
+    back = await life.die(point)
+    calls = await life.oauth.amazon.all_calls()
+    with pytest.raises(StateRefusedError, match="used before"):
+        await life.come_back(back)
+    assert await life.oauth.amazon.all_calls() == calls
+    assert await life.outcomes() == [None]
+
+
+async def test_a_consent_that_failed_keeps_its_own_reason(life: Life) -> None:
+    await life.fail()
+    assert await life.outcomes() == ["FAILED"]
+    reason = await life.error()
+    assert reason[:2] == (ERROR, "authorization_code_rejected")
+    await life.age_states("1 hour")
+    await life.check()
+    assert await life.error() == reason
+    assert len(await life.changes()) == 2
 
 
 async def test_a_renewal_that_died_leaves_the_connection_and_says_so(life: Life) -> None:
@@ -165,6 +187,16 @@ async def test_the_next_check_comes_when_an_open_consent_ends_or_after_check_sec
     await life.check(parts)
     [next_check_at] = await life.values("SELECT next_check_at FROM marketplace_connections")
     assert next_check_at - before > timedelta(seconds=90_000)
+
+
+async def test_a_code_is_not_used_up_while_vault_cannot_take_its_token(life: Life) -> None:
+    back = await life.consented()
+    calls = await life.oauth.amazon.all_calls()
+    away = msgspec.structs.replace(life.parts, vault=life.oauth.parts(VAULT_ADDR=NOBODY).vault)
+    with pytest.raises(VaultDownError):
+        await life.come_back(back, away)
+    assert await life.oauth.amazon.all_calls() == calls
+    assert (await life.error())[:2] == (ERROR, "vault_down")
 
 
 # Overtaken

@@ -107,6 +107,18 @@ async def test_what_ended_before_asks_nobody(life: Life) -> None:
     assert await life.ends() == ["connected", "USER"]
 
 
+async def test_what_was_lost_and_came_back_is_the_reconcilers_to_ask_for(life: Life) -> None:
+    await life.connect()
+    kept = await life.destroy()
+    assert kept is not None
+    await life.check()
+    await life.write(kept)
+    calls = await asked(life)
+    await rejected(life)
+    assert await asked(life) == calls
+    assert await life.status() is Status.ERROR
+
+
 async def test_credentials_that_are_gone_are_told_as_lost(life: Life) -> None:
     await life.connect()
     await life.destroy()
@@ -249,6 +261,16 @@ async def test_an_event_that_says_no_time_is_older_than_any_that_does(life: Life
     await handlers.follow_tenant(
         synced(tenant_id=life.tenant_id, status=ARCHIVED, synced_at=None), "old again", parts=life.parts
     )
+    assert await life.status() is CONNECTED
+
+
+async def test_an_event_that_says_no_time_and_comes_again_takes_effect_once(life: Life) -> None:
+    archived = synced(tenant_id=life.tenant_id, status=ARCHIVED, synced_at=None)
+    await handlers.follow_tenant(archived, "event-1", parts=life.parts)
+    active = synced(tenant_id=life.tenant_id, status=ACTIVE, synced_at=None)
+    await handlers.follow_tenant(active, "event-2", parts=life.parts)
+    await life.connect()
+    await handlers.follow_tenant(archived, "event-1", parts=life.parts)
     assert await life.status() is CONNECTED
 
 

@@ -192,6 +192,18 @@ async def test_a_disconnect_while_vault_is_away_is_told_at_once_and_destroys_wit
     assert await life.ends() == ["connected", "USER"]
 
 
+async def test_disconnecting_again_while_vault_is_away_destroys_what_came_in_between(life: Life) -> None:
+    await life.connect()
+    await life.disconnect()
+    await life.check()
+    await life.die("after write")
+    await Life(life.oauth, life.oauth.parts(VAULT_ADDR=NOBODY), life.seller_id).disconnect()
+    assert [due.tenant_id for due in await life.due()] == [life.tenant_id]
+    await life.check()
+    assert await life.status() is DISCONNECTED
+    assert await life.held() is None
+
+
 async def test_a_disconnected_account_can_be_connected_again(life: Life) -> None:
     first = await life.connect()
     await life.disconnect()
