@@ -196,3 +196,16 @@ async def test_nothing_secret_is_in_the_status(life: Life, http: httpx.AsyncClie
     for secret in (kept["refresh_token"], "Atzr", "Atza", "secret/", "keybuzz/tenants"):
         assert secret not in answer
     assert datetime.now(UTC).strftime("%Y") in answer
+
+
+async def test_while_vault_is_away_nobody_begins_or_completes_a_connection_and_all_hear_when_to_come_back(
+    oauth: Oauth, http: httpx.AsyncClient
+) -> None:
+    location = await oauth.consented(http, await oauth.amazon.seller())
+    async with oauth.serving(VAULT_ADDR=NOBODY) as without:
+        begun = await without.post(f"{API}/oauth/start", json={})
+        completed = await oauth.come_back(without, location)
+    for answer in (begun, completed):
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10"), answer.text
+    assert begun.json()["code"] == "vault_down"
+    assert "Wait some minutes" in completed.text

@@ -40,6 +40,7 @@ class Page(Struct, frozen=True):
     text: str
     code: str
     reason: str | None = None
+    retry_after_seconds: int | None = None
 
     @property
     def worked(self) -> bool:
@@ -48,6 +49,7 @@ class Page(Struct, frozen=True):
 
 def render(page: Page, back: str | None = None) -> Response[str]:
     """With a way back to the product, where there is one."""
+    later = {"Retry-After": str(page.retry_after_seconds)} if page.retry_after_seconds else {}
     return Response(
         _PAGE.format(
             title=escape(page.title),
@@ -58,5 +60,5 @@ def render(page: Page, back: str | None = None) -> Response[str]:
         ),
         status_code=page.status,
         media_type=MediaType.HTML,
-        headers=_HEADERS,
+        headers=_HEADERS | later,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import math
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -214,7 +215,8 @@ def _failed(error: PermanentError | RetryLaterError) -> Page:
         "Something between KeyBuzz and Amazon is away at the moment. Wait some minutes and look in KeyBuzz, Settings,"
         " Marketplaces: where your account does not show as connected by itself, click Connect to start again."
     )
-    return Page(503, "Your account could not be connected yet", text, error.code, str(error))
+    seconds = max(1, math.ceil(error.delay_seconds or 5))
+    return Page(503, "Your account could not be connected yet", text, error.code, str(error), seconds)
 
 
 @get(f"{API}/status", summary="Is a tenant's Amazon account connected, and if not, why")
