@@ -403,7 +403,8 @@ async def claim_due(pool: Pool, limit: int, lease: timedelta, verify_every: time
 
 async def schedule_check(pool: Pool, tenant_id: str, every: timedelta) -> None:
     """Look again after a while, or when a consent has come to its end. One that has an outcome counts as well while its
-    callback may live: told of a disconnection too late, it leaves credentials in Vault.
+    callback may live: told of a disconnection too late, it leaves credentials in Vault. What became due while the check
+    was at work stays due.
     """
     await pool.execute(
         """
@@ -412,7 +413,7 @@ async def schedule_check(pool: Pool, tenant_id: str, every: timedelta) -> None:
                    SELECT min(coalesce(used_at + $3, expires_at)) FROM oauth_states s
                     WHERE s.tenant_id = c.tenant_id
                       AND (outcome IS NULL OR used_at > clock_timestamp() - $3::interval)))
-         WHERE tenant_id = $1
+         WHERE tenant_id = $1 AND next_check_at > clock_timestamp()
         """,
         tenant_id,
         every,
