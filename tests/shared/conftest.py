@@ -15,6 +15,7 @@ from nats.js import api
 
 from devstack.stack import Stack
 from shared.db import Pool
+from tests.shared.vaults import Bao, running_bao
 
 hypothesis.settings.register_profile("kit", deadline=None)
 hypothesis.settings.load_profile("kit")
@@ -139,3 +140,10 @@ async def mortal(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stac
     """A stack for the tests that kill servers; each of them leaves all servers running."""
     async with Stack(tmp_path_factory.mktemp("mortal") / "state", services=(), restart=False) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+async def bao(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bao]:
+    """For what no role of the stack may do: short tokens, deleting, sealing. Each test leaves it unsealed."""
+    async with running_bao(tmp_path_factory.mktemp("bao")) as running:
+        yield running

@@ -4,7 +4,6 @@ slow Vault holds up nobody else. What it answers: openbao.org/api-docs/secret/kv
 
 import asyncio
 import random
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,65 +14,43 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import hvac
-import msgspec
-import requests
-from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultDown, VaultError
+from hvac.exceptions import InvalidPath, VaultError
 from msgspec import Struct
+from requests.adapters import HTTPAdapter
 
-from .errors import RetryLaterError, UnavailableError
+from .errors import RetryLaterError
 from .settings import AmazonSettings
 from .telemetry import log
+from .vault_errors import (
+    VaultConflictError,
+    VaultDeniedError,
+    VaultDownError,
+    VaultInvalidError,
+    VaultSealedError,
+    VaultSlowError,
+    VaultUntrustedError,
+    kind_of,
+    told,
+)
 
+__all__ = [
+    "Found",
+    "Vault",
+    "VaultConflictError",
+    "VaultDeniedError",
+    "VaultDownError",
+    "VaultInvalidError",
+    "VaultSealedError",
+    "VaultSlowError",
+    "VaultUntrustedError",
+]
 MOUNT = "secret"
 TIMEOUT_SECONDS = 3
 """Of one attempt, with logging in."""
 PAUSES_SECONDS = (0.1, 0.4)
 """Before the second and the third attempt, give or take a half; there is no fourth."""
 THREADS = 16
-
-
-class VaultDeniedError(RetryLaterError):
-    """Vault refuses us: the role, its secret id or its policy is wrong. An operator has to act."""
-
-    code = "vault_denied"
-    patient = True
-
-
-class VaultInvalidError(RetryLaterError):
-    """What answers is no Vault, or has no KV v2 as we use it. An operator has to act."""
-
-    code = "vault_invalid"
-    patient = True
-
-
-class VaultConflictError(RetryLaterError):
-    """Somebody else has written meanwhile: read again, then decide."""
-
-    code = "vault_conflict"
-
-
-class VaultSealedError(UnavailableError):
-    """Vault runs and cannot decrypt what it holds."""
-
-    code = "vault_sealed"
-
-
-class VaultDownError(UnavailableError):
-    """Nobody answers, or with a server error."""
-
-    code = "vault_down"
-
-
-class VaultSlowError(UnavailableError):
-    """No answer in time; what was asked for may be done."""
-
-    code = "vault_slow"
-
-
-class VaultUntrustedError(UnavailableError):
-    """Who answers has not proven to be Vault. There is no switch to trust it all the same."""
-
-    code = "vault_untrusted"
+"""Calls at once; the time of an attempt that waits for a thread runs."""
 
 
 class Found(Struct, frozen=True):
@@ -99,18 +76,18 @@ class Vault:
         self._client = hvac.Client(
             url=settings.vault_addr, verify=settings.vault_cacert or True, token=token, timeout=TIMEOUT_SECONDS
         )
-        # All threads share hvac's session, whose cookies have no lock: it keeps none. A session of our own would make
-        # hvac forget `verify`.
-        self._client.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        for scheme in ("https://", "http://"):
-            self._client.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
+        # All threads share hvac's session (one of our own would make it forget `verify`). Its cookies have no lock, so
+        # it keeps none; and it knows one scheme, so that no redirect leads out of TLS.
+        session = self._client.session
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        session.adapters.clear()
+        session.mount(f"{settings.vault_addr.partition(':')[0]}://", HTTPAdapter(pool_maxsize=THREADS))
         self._kv = self._client.secrets.kv.v2
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
         self._role_id = None if token else settings.vault_role_id
         self._secret_id = settings.vault_secret_id
         self._entry: asyncio.Task[None] | None = None
-        self._token_until = float("inf") if token else 0.0
-        """When to renew it; it is good for half as long again."""
+        self._renew_at = float("inf") if token else 0.0
         self._lease_seconds = 0.0
         """As the login gave it; 0 when there is no token to renew."""
 
@@ -127,8 +104,9 @@ class Vault:
             return Found(None, 0, None)
         with _as_documented():
             version = answer["data"]["metadata"]
-            created_at = msgspec.convert(version["created_time"], datetime)
-            return Found(answer["data"]["data"], version["version"], created_at)
+            return Found(
+                answer["data"]["data"], int(version["version"]), datetime.fromisoformat(version["created_time"])
+            )
 
     async def write(self, path: str, secret: dict[str, Any], *, replacing: int | None = None) -> int:
         """Store a new version of a secret and return its number. VaultConflictError when the current one is not
@@ -174,7 +152,9 @@ class Vault:
     async def not_ready(self) -> str | None:
         """What keeps us from using Vault, for readiness, by one attempt; None when nothing does."""
         try:
-            await self._once(self._client.auth.token.lookup_self)
+            answer = await self._once(self._client.auth.token.lookup_self)
+            with _as_documented():
+                answer["data"]["accessor"]
         except RetryLaterError as error:
             return str(error)
         return None
@@ -200,15 +180,15 @@ class Vault:
                     if self._role_id is None:
                         raise
                     if token == self._client.token:
-                        self._token_until = self._lease_seconds = 0.0
+                        self._renew_at = self._lease_seconds = 0.0
                     await self._authenticate()
                     return await self._in_thread(call)
         except TimeoutError as error:
-            raise _told(VaultSlowError) from error
+            raise told(VaultSlowError) from error
 
     async def _authenticate(self) -> None:
         """One renews or logs in for all who wait, and whoever gives up does not end it."""
-        if time.monotonic() < self._token_until:
+        if time.monotonic() < self._renew_at:
             return
         if self._entry is None or self._entry.done():
             self._entry = asyncio.create_task(self._enter())
@@ -236,7 +216,7 @@ class Vault:
             return False
         self._client.token = token
         self._lease_seconds = full_seconds or seconds
-        self._token_until = time.monotonic() + seconds * 2 / 3
+        self._renew_at = time.monotonic() + seconds * 2 / 3
         log.info("vault_renewal" if full_seconds else "vault_login", lease_seconds=seconds)
         return True
 
@@ -249,9 +229,9 @@ class Vault:
                 return None
             if error.json and error.json.get("data"):
                 return error.json
-            raise _told(VaultInvalidError) from error
+            raise told(VaultInvalidError) from error
         except (VaultError, OSError) as error:  # those of requests are OSErrors
-            raise _told(_kind(error)) from error
+            raise told(kind_of(error)) from error
 
 
 @contextmanager
@@ -260,55 +240,4 @@ def _as_documented() -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _told(VaultInvalidError) from error
-
-
-def _kind(error: Exception) -> type[RetryLaterError]:
-    kind: type[RetryLaterError] = VaultDownError
-    match error:
-        case InvalidRequest() if "check-and-set parameter did not match" in str(error):
-            kind = VaultConflictError
-        case InvalidRequest() if error.errors and "/v1/auth/approle/login" in str(error.url):
-            kind = VaultDeniedError
-        case Forbidden() | Unauthorized() if error.errors:  # without, a proxy refuses
-            kind = VaultDeniedError
-        case InvalidRequest() | Forbidden() | Unauthorized():
-            kind = VaultInvalidError
-        case VaultDown() if "sealed" in str(error):  # else a proxy or a standby has no server
-            kind = VaultSealedError
-        case requests.Timeout():
-            kind = VaultSlowError
-        case requests.exceptions.SSLError():
-            kind = VaultUntrustedError if _is_of_trust(error) else VaultDownError
-        case requests.RequestException() | VaultError():
-            kind = VaultDownError
-        case _:  # of the file system: there is no such file
-            kind = VaultUntrustedError
-    return kind
-
-
-def _is_of_trust(error: BaseException) -> bool:
-    """A handshake that breaks off, as when the server is killed, is an SSLError too."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return isinstance(error, ssl.SSLCertVerificationError) or getattr(error, "library", "SSL") != "SSL"
-
-
-def _told(kind: type[RetryLaterError]) -> RetryLaterError:
-    """With nothing of what the server said, which may quote a secret."""
-    sentence, delay_seconds = _SENTENCES[kind]
-    return kind(sentence, delay_seconds=delay_seconds)
-
-
-_SENTENCES: dict[type[RetryLaterError], tuple[str, float | None]] = {
-    VaultDeniedError: (
-        "Vault refused this service: check VAULT_ROLE_ID, VAULT_SECRET_ID (or VAULT_TOKEN) and the role's policy.",
-        None,
-    ),
-    VaultInvalidError: ("What answers at VAULT_ADDR is not Vault with KV v2 at secret/: check both.", 60),
-    VaultConflictError: ("Somebody else has written this secret to Vault meanwhile: read it again.", 1),
-    VaultSealedError: ("Vault is sealed: an operator has to unseal it.", 30),
-    VaultDownError: ("Vault cannot be reached or fails: check VAULT_ADDR and that it runs.", 10),
-    VaultSlowError: (f"Vault did not answer within {TIMEOUT_SECONDS} s: check its load and the network to it.", 10),
-    VaultUntrustedError: ("Vault's certificate is not trusted, or VAULT_CACERT is no file of certificates.", 60),
-}
+        raise told(VaultInvalidError) from error
