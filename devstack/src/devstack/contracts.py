@@ -1,5 +1,6 @@
 """docs/events.md, made from the contracts and the topology."""
 
+import inspect
 import typing
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def _event(event: type[Event]) -> list[str]:
         "",
         f"## {event.SUBJECT}",
         "",
-        event.__doc__ or "",
+        inspect.getdoc(event) or "",
         "",
         f"Publisher: {' or '.join(event.PUBLISHERS)}. Stream: {stream_of(event.SUBJECT)}. Consumers: {told}.",
         "",

@@ -11,6 +11,8 @@ from .servers import answers
 from .supervisor import Program
 
 AMAZON_SERVICES = ("oauth", "poller", "orders")
+PRODUCT_APP = "http://localhost:3000"
+"""Where developers of the product app usually run it."""
 
 
 def service(
@@ -57,6 +59,8 @@ def environment(name: str, endpoints: Endpoints, ports: Ports) -> dict[str, str]
             "AMAZON_SELLER_CENTRAL_URL": endpoints.amazon.url,
             "AMAZON_SPAPI_APP_SOURCE": "external_test",
         }
+    if name == "oauth":
+        variables |= {"PRODUCT_LOGIN_URL": f"{PRODUCT_APP}/amazon/login", "RETURN_ORIGINS": PRODUCT_APP}
     if name == "poller":
         variables["AMAZON_USE_MOCK"] = "true"
     return variables

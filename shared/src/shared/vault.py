@@ -79,6 +79,7 @@ class Vault:
         # All threads share hvac's session (one of our own would make it forget `verify`). Its cookies have no lock, so
         # it keeps none; and it knows one scheme, so that no redirect leads out of TLS.
         session = self._client.session
+        session.trust_env = False  # no proxy, password file or other CA bundle that happens to be in the environment
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         session.adapters.clear()
         session.mount(f"{settings.vault_addr.partition(':')[0]}://", HTTPAdapter(pool_maxsize=THREADS))

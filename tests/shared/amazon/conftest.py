@@ -60,7 +60,8 @@ class Amazon:
         return parse_qs(urlsplit(location).query)["spapi_oauth_code"][0]
 
     async def connect(self, seller_id: str) -> TenantCredentials:
-        tokens = await self.lwa.exchange(self.app, await self.code(seller_id))
+        elsewhere = Lwa(self.http, self.settings.amazon_lwa_url)  # ours does not know the access token of the exchange
+        tokens = await elsewhere.exchange(self.app, await self.code(seller_id))
         assert tokens.refresh_token is not None
         return TenantCredentials(tokens.refresh_token, seller_id, "A13V1IB3VIYZZH", "eu", datetime.now(UTC))
 

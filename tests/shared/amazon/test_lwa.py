@@ -26,6 +26,14 @@ async def test_a_code_becomes_a_refresh_token_and_that_an_access_token(amazon: A
     assert "Atz" not in repr(tokens)
 
 
+async def test_the_access_token_that_an_exchange_brings_is_used(amazon: Amazon) -> None:
+    seller_id = await amazon.seller()
+    tokens = await amazon.lwa.exchange(amazon.app, await amazon.code(seller_id))
+    assert await amazon.lwa.access_token(amazon.app, str(tokens.refresh_token)) == tokens.access_token
+    assert await amazon.calls("token", seller_id) == {"200": 1}
+    assert await amazon.lwa.access_token(amazon.app, str(tokens.refresh_token), fresh=True) != tokens.access_token
+
+
 async def test_an_access_token_is_asked_for_once_however_many_wait(amazon: Amazon) -> None:
     seller_id = await amazon.seller()
     tenant = await amazon.connect(seller_id)

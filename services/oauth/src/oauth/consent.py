@@ -144,7 +144,7 @@ async def complete(
 
 async def _connect(parts: Parts, spent: SpentState, code: str, seller_id: str) -> Connection:
     tenant_id, marketplace = spent.owner.tenant_id, spent.owner.marketplace
-    await credentials.look_tenant(parts.vault, tenant_id)  # a code works once: not before Vault can take its token
+    held = await credentials.look_tenant(parts.vault, tenant_id)  # a code works once: not before Vault is there
     tokens = await _exchange(parts.api, code)
     given = TenantCredentials(
         refresh_token=tokens.refresh_token or "",
@@ -154,8 +154,8 @@ async def _connect(parts: Parts, spent: SpentState, code: str, seller_id: str) -
         created_at=spent.spent_at,
         app_source=parts.settings.amazon_spapi_app_source,
     )
-    await credentials.store_tenant(parts.vault, tenant_id, given)
-    connection = await lifecycle.settle(parts, tenant_id, verify=False)
+    await credentials.store_tenant(parts.vault, tenant_id, given, held)
+    connection = await lifecycle.settle(parts, tenant_id, verify=False, trusted=given.created_at)
     if connection is None or connection.voids(given.created_at):
         raise ConsentRefusedError("The account was disconnected while it was being connected.")
     return connection

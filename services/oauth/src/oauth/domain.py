@@ -146,6 +146,12 @@ class Connection(Struct, frozen=True):
     def may_become(self, status: Status) -> bool:
         return status in TRANSITIONS[self.status]
 
+    def has(self, authorized_at: datetime) -> bool:
+        """Is it connected by an authorization given then, or by a later one?"""
+        return (
+            self.status is Status.CONNECTED and self.authorized_at is not None and self.authorized_at >= authorized_at
+        )
+
     def voids(self, authorized_at: datetime) -> bool:
         """Is an authorization given then over?"""
         return self.void_until is not None and authorized_at <= self.void_until

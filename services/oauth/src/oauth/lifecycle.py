@@ -3,6 +3,7 @@ Vault and then has settle() make the database say so; whoever dies in between, t
 """
 
 from collections.abc import Awaitable
+from datetime import datetime
 
 import msgspec
 from msgspec import Struct
@@ -42,10 +43,13 @@ class Parts(Struct, frozen=True):
     settings: OauthSettings
 
 
-async def settle(parts: Parts, tenant_id: str, *, verify: bool = True) -> Connection | None:
+async def settle(
+    parts: Parts, tenant_id: str, *, verify: bool = True, trusted: datetime | None = None
+) -> Connection | None:
     """Make the database say what Vault holds of the tenant: connect what is there and stands, end what is gone or
-    stands no more, destroy what is over. verify: ask Amazon, unless the authorization is new to the database, which
-    only a consent may take on trust. Safe at any time, by any number at once.
+    stands no more, destroy what is over. Amazon is asked about what the database has not connected yet, but for the
+    authorization of that time, which a consent has just been given; and, with verify, about what it has. Safe at any
+    time, by any number at once.
     What Vault raises, AppCredentialsError or AmazonUnavailableError: nothing has changed then.
     """
     known = await queries.get_connection(parts.pool, tenant_id)  # before Vault: a consent goes there first
@@ -59,15 +63,17 @@ async def settle(parts: Parts, tenant_id: str, *, verify: bool = True) -> Connec
         return known
     ours = parts.settings.amazon_spapi_app_source
     if (held.credentials.app_source or (known.app_source if known else ours)) != ours:
-        return await _of_other_application(parts, tenant_id, held.credentials)
-    if verify and not await _stands(parts, tenant_id, held, held.credentials):
+        return await _of_other_application(parts, tenant_id, known, held.credentials)
+    connected = known if known and known.status is Status.CONNECTED and known.authorized_at == given_at else None
+    asked = given_at != trusted and (verify or connected is None)
+    if asked and not await _stands(parts, tenant_id, known, held, held.credentials):
         return await queries.get_connection(parts.pool, tenant_id)
-    if known is not None and known.status is Status.CONNECTED and known.authorized_at == given_at:
+    if connected is not None:
         if verify:
-            await queries.note_verified(parts.pool, known)
-        return known
+            await queries.note_verified(parts.pool, connected)
+        return connected
     return await _connect(
-        parts, tenant_id, held.credentials, await _marketplace_ids(parts, tenant_id, held.credentials)
+        parts, tenant_id, known, held.credentials, await _marketplace_ids(parts, tenant_id, held.credentials)
     )
 
 
@@ -175,12 +181,12 @@ async def _lost(parts: Parts, known: Connection | None, held: Held) -> Connectio
     return lost
 
 
-async def _stands(parts: Parts, tenant_id: str, held: Held, given: TenantCredentials) -> bool:
+async def _stands(parts: Parts, tenant_id: str, known: Connection | None, held: Held, given: TenantCredentials) -> bool:
     """Ask Amazon; an authorization that it does not know any more is REVOKED and destroyed."""
     try:
         await _counted(parts.api.verify(given))
     except AuthorizationRevokedError as error:
-        await _revoke(parts, tenant_id, given, error)
+        await _revoke(parts, tenant_id, known, given, error)
         await credentials.destroy_tenant(parts.vault, tenant_id, held)
         return False
     return True
@@ -195,20 +201,28 @@ async def _counted(verify: Awaitable[None]) -> None:
     VERIFIED.labels("stands").inc()
 
 
-async def _revoke(parts: Parts, tenant_id: str, judged: TenantCredentials, error: AuthorizationRevokedError) -> None:
+async def _revoke(
+    parts: Parts,
+    tenant_id: str,
+    known: Connection | None,
+    judged: TenantCredentials,
+    error: AuthorizationRevokedError,
+) -> None:
     async with parts.pool.acquire() as conn, conn.transaction():
         await queries.lock_tenant(conn, tenant_id)
         now = await queries.get_connection(conn, tenant_id)
         if now is None or not now.may_become(Status.REVOKED):
             return
-        if now.authorized_at is not None and now.authorized_at > judged.created_at:
-            return  # given anew meanwhile
+        if _is_overtaken(now, known, judged):
+            return
         await queries.move_connection(conn, now, Status.REVOKED, error.code, str(error), void_until=judged.created_at)
         await _tell_end(conn, parts.outbox, now, DisconnectReason.REVOKED)
     log.warning("connection_revoked", tenant_id=tenant_id)
 
 
-async def _of_other_application(parts: Parts, tenant_id: str, judged: TenantCredentials) -> Connection | None:
+async def _of_other_application(
+    parts: Parts, tenant_id: str, known: Connection | None, judged: TenantCredentials
+) -> Connection | None:
     """The authorization is for the application that is not in use: it is kept, for the day that it is again."""
     async with parts.pool.acquire() as conn, conn.transaction():
         archived = await queries.lock_tenant(conn, tenant_id)
@@ -224,10 +238,10 @@ async def _of_other_application(parts: Parts, tenant_id: str, judged: TenantCred
                 app_source=judged.app_source,
                 vault_path=credentials.tenant_path(tenant_id),
                 authorized_at=judged.created_at,
+                code=APP_CHANGED,
+                reason=RECONNECT,
             )
-        if not now.may_become(Status.RECONNECT_REQUIRED):
-            return now
-        if now.authorized_at is not None and now.authorized_at > judged.created_at:
+        if not now.may_become(Status.RECONNECT_REQUIRED) or _is_overtaken(now, known, judged):
             return now
         changed = await queries.move_connection(conn, now, Status.RECONNECT_REQUIRED, APP_CHANGED, RECONNECT)
         await _tell_end(conn, parts.outbox, now, DisconnectReason.APP_CHANGED)
@@ -236,7 +250,7 @@ async def _of_other_application(parts: Parts, tenant_id: str, judged: TenantCred
 
 
 async def _connect(
-    parts: Parts, tenant_id: str, given: TenantCredentials, marketplace_ids: list[str]
+    parts: Parts, tenant_id: str, known: Connection | None, given: TenantCredentials, marketplace_ids: list[str]
 ) -> Connection | None:
     """CONNECTED, and the event, in one transaction; unless something later was said meanwhile."""
     async with parts.pool.acquire() as conn, conn.transaction():
@@ -245,9 +259,7 @@ async def _connect(
         if archived:
             return now
         if now is not None:
-            if now.voids(given.created_at):
-                return now
-            if now.authorized_at is not None and now.authorized_at > given.created_at:
+            if now.voids(given.created_at) or _is_overtaken(now, known, given):
                 return now
             if now.status is Status.CONNECTED and now.authorized_at == given.created_at:
                 return now
@@ -268,6 +280,15 @@ async def _connect(
         await parts.outbox.add(conn, _connected(connection))
     log.info("connection_connected", tenant_id=tenant_id, seller_id=given.seller_id)
     return connection
+
+
+def _is_overtaken(now: Connection, known: Connection | None, judged: TenantCredentials) -> bool:
+    """Was a later authorization connected than the one that we looked at? One that was connected before we looked
+    does not count: Vault had it, and was set back since.
+    """
+    if now.authorized_at is None or now.authorized_at <= judged.created_at:
+        return False
+    return known is None or known.authorized_at != now.authorized_at
 
 
 def _connected(connection: Connection) -> ConnectionConnected:

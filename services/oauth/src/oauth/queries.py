@@ -55,11 +55,16 @@ async def insert_state(conn: Conn, state_hash: bytes, state: ConsentState, life:
 async def spend_state(
     pool: Pool, state_hash: bytes, *, tenant_id: str | None, user_id: str | None
 ) -> SpentState | StateFate:
-    """The state, for one caller only; or why there is none. A tenant or user that is given has to be its owner."""
+    """The state, for one caller only; or why there is none. A tenant or user that is given has to be its owner. It is
+    spent after all that was said of the tenant before, also where the clock was set back, or is another server's now.
+    """
     row = await pool.fetchrow(
         """
         WITH spent AS (
-            UPDATE oauth_states SET used_at = clock_timestamp()
+            UPDATE oauth_states s
+               SET used_at = greatest(clock_timestamp(), (
+                       SELECT greatest(authorized_at, void_until) + interval '1 microsecond'
+                         FROM marketplace_connections c WHERE c.tenant_id = s.tenant_id))
              WHERE state_hash = $1 AND used_at IS NULL AND outcome IS NULL AND expires_at > clock_timestamp()
                AND tenant_id = coalesce($2, tenant_id) AND coalesce(user_id = $3, true)
             RETURNING tenant_id, user_id, country, return_url, used_at
@@ -138,8 +143,10 @@ async def has_open_state(conn: Conn, tenant_id: str) -> bool:
 
 
 async def delete_old_states(pool: Pool) -> None:
-    """Those that expired a day ago: until then a late seller is told what happened."""
-    await pool.execute("DELETE FROM oauth_states WHERE expires_at < clock_timestamp() - interval '1 day'")
+    """Those that expired a day ago, until when a late seller is told what happened, and that came to an end."""
+    await pool.execute(
+        "DELETE FROM oauth_states WHERE expires_at < clock_timestamp() - interval '1 day' AND outcome IS NOT NULL"
+    )
 
 
 async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool:
@@ -305,13 +312,23 @@ async def insert_other_source(
     app_source: str,
     vault_path: str,
     authorized_at: datetime,
+    code: str,
+    reason: str,
 ) -> Connection:
     """A connection that Vault knows and we do not, for the application that is not in use."""
+    check_transition(Status.NOT_CONNECTED, Status.RECONNECT_REQUIRED)
     row = await conn.fetchrow(
         f"""
-        INSERT INTO marketplace_connections
-               (tenant_id, marketplace, status, seller_id, region, app_source, vault_path, authorized_at)
-        VALUES ($1, $2, 'RECONNECT_REQUIRED', $3, $4, $5, $6, $7) RETURNING {_CONNECTION}
+        WITH inserted AS (
+            INSERT INTO marketplace_connections
+                   (tenant_id, marketplace, status, seller_id, region, app_source, vault_path, authorized_at,
+                    last_error_code, last_error)
+            VALUES ($1, $2, 'RECONNECT_REQUIRED', $3, $4, $5, $6, $7, $8, $9) RETURNING *
+        ), noted AS (
+            INSERT INTO connection_changes (tenant_id, connection_id, to_status, code, reason)
+            SELECT tenant_id, id, status, $8, $9 FROM inserted
+        )
+        SELECT {_CONNECTION} FROM inserted
         """,  # noqa: S608 - a constant list of columns
         tenant_id,
         AMAZON,
@@ -320,15 +337,17 @@ async def insert_other_source(
         app_source,
         vault_path,
         authorized_at,
+        code,
+        reason,
     )
     return _connection(row)
 
 
 async def void_authorizations(conn: Conn, tenant_id: str) -> None:
-    """Whatever was authorized until now is over, also what is just on its way."""
+    """Whatever was authorized until now is over, also what is just on its way, or dated ahead of our clock."""
     await conn.execute(
-        "UPDATE marketplace_connections SET void_until = clock_timestamp(), next_check_at = clock_timestamp()"
-        " WHERE tenant_id = $1 AND marketplace = $2",
+        "UPDATE marketplace_connections SET void_until = greatest(clock_timestamp(), authorized_at),"
+        " next_check_at = clock_timestamp() WHERE tenant_id = $1 AND marketplace = $2",
         tenant_id,
         AMAZON,
     )

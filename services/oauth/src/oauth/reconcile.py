@@ -9,7 +9,7 @@ import msgspec
 from prometheus_client import Gauge
 
 from shared.amazon.credentials import TENANTS
-from shared.errors import PermanentError, RetryLaterError
+from shared.errors import PermanentError, RetryLaterError, UnavailableError
 from shared.events import ApplicationSecretExpiring, ConnectionExpiring, TenantId
 from shared.telemetry import log
 
@@ -113,13 +113,14 @@ async def measure(parts: Parts) -> None:
 
 
 async def find_unknown(parts: Parts) -> None:
-    """Connect what Vault holds and the database lacks altogether, as after a restore of the database."""
+    """Connect what Vault holds and the database lacks altogether, as after a restore of the database.
+    UnavailableError when some could not be looked at, after all the others.
+    """
     names = [name for name in await parts.vault.list_keys(TENANTS) if _is_tenant_id(name)]
-    for tenant_id in await queries.list_unknown(parts.pool, names):
-        try:
-            await check(parts, tenant_id, verify=True)
-        except PermanentError as error:
-            log.error("connection_not_checked", tenant_id=tenant_id, code=error.code, error=str(error))
+    unknown = await queries.list_unknown(parts.pool, names)
+    missed = [each for each in unknown if not await _check_or_note(parts, Due(each, verify=True))]
+    if missed:
+        raise UnavailableError(f"{len(missed)} of {len(unknown)} unknown tenants could not be looked at.")
 
 
 def _is_tenant_id(name: str) -> bool:

@@ -308,7 +308,9 @@ def _address(request: Request[Any, Any, Any]) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    return host if address.version == 4 else str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))  # noqa: PLR2004
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
 
 
 ROUTES = [start, login, callback, status, history, disconnect]

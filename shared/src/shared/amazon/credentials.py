@@ -24,7 +24,7 @@ class AppCredentials(Struct, frozen=True):
     redirect_uri: str
     application_id: str = ""
     region: str = "eu"
-    client_secret_created_at: datetime | None = None
+    client_secret_created_at: Annotated[datetime, Meta(tz=True)] | None = None
     """Where the secret does not say, when this version of it came to Vault."""
 
     def __repr__(self) -> str:
@@ -38,7 +38,7 @@ class TenantCredentials(Struct, frozen=True):
     seller_id: str
     marketplace_id: str
     region: str
-    created_at: datetime
+    created_at: Annotated[datetime, Meta(tz=True)]
     """When the authorization was given; of two, the later one counts."""
     app_source: str = ""
     """Which application it is for; older installations did not say."""
@@ -96,12 +96,16 @@ async def read_tenant(vault: Vault, tenant_id: str) -> TenantCredentials:
     return held.credentials
 
 
-async def store_tenant(vault: Vault, tenant_id: str, credentials: TenantCredentials) -> bool:
+async def store_tenant(
+    vault: Vault, tenant_id: str, credentials: TenantCredentials, held: Held | None = None
+) -> bool:
     """False, and nothing is written, where Vault has the same authorization or a later one: so what Vault holds is
-    the latest one, however many are given at once. VaultConflictError when others were faster again and again.
+    the latest one, however many are given at once. held: what was seen there before, if it was. VaultConflictError
+    when others were faster again and again.
     """
-    for _ in range(WRITES_AT_MOST):
-        held = await look_tenant(vault, tenant_id)
+    for attempt in range(WRITES_AT_MOST):
+        if held is None or attempt:
+            held = await look_tenant(vault, tenant_id)
         if held.credentials is not None and held.credentials.created_at >= credentials.created_at:
             return False
         try:

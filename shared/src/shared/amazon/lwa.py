@@ -13,8 +13,9 @@ from msgspec import Struct
 from .credentials import AppCredentials
 from .errors import AmazonUnavailableError, AppCredentialsError, AuthorizationRevokedError, CodeRejectedError
 
-CACHE_SECONDS = 3_300
-"""An access token lives 3,600 s; the rest is room for the call that carries it."""
+CACHE_SHARE = 11 / 12
+"""Of a token's life, 3,300 of its 3,600 s; the rest is room for the call that carries it."""
+CACHED_AT_MOST = 50_000
 
 
 class Tokens(Struct, frozen=True):
@@ -49,13 +50,14 @@ class Lwa:
         )
         if not tokens.refresh_token:
             raise CodeRejectedError("Amazon took the code and answered without a refresh token: start again.")
+        self._keep(_key(app, tokens.refresh_token), tokens)
         return tokens
 
     async def access_token(self, app: AppCredentials, refresh_token: str, *, fresh: bool = False) -> str:
         """A usable access token, from the cache where there is one; a fresh one proves that the authorization stands.
         AuthorizationRevokedError, AppCredentialsError or AmazonUnavailableError.
         """
-        key = hashlib.sha256(f"{app.client_id} {refresh_token}".encode()).digest()
+        key = _key(app, refresh_token)
         async with self._locks.setdefault(key, asyncio.Lock()):
             until, token = self._tokens.get(key, (0.0, ""))
             if time.monotonic() < until and not fresh:
@@ -65,8 +67,15 @@ class Lwa:
             except AuthorizationRevokedError:
                 self._tokens.pop(key, None)
                 raise
-            self._tokens[key] = (time.monotonic() + min(CACHE_SECONDS, tokens.expires_in * 0.9), tokens.access_token)
+            self._keep(key, tokens)
             return tokens.access_token
+
+    def _keep(self, key: bytes, tokens: Tokens) -> None:
+        now = time.monotonic()
+        self._tokens[key] = (now + tokens.expires_in * CACHE_SHARE, tokens.access_token)
+        if len(self._tokens) > CACHED_AT_MOST:
+            self._tokens = {each: kept for each, kept in self._tokens.items() if kept[0] > now}
+            self._locks = {each: lock for each, lock in self._locks.items() if each in self._tokens or lock.locked()}
 
     def forget(self, access_token: str) -> None:
         """Amazon says that this token has expired: ask for another one the next time."""
@@ -90,6 +99,10 @@ class Lwa:
                 f"Login with Amazon answered {answer.status_code} with something that is no token."
             ) from error
         raise _error_of(answer.status_code, refusal, form["grant_type"])
+
+
+def _key(app: AppCredentials, refresh_token: str) -> bytes:
+    return hashlib.sha256(f"{app.client_id} {refresh_token}".encode()).digest()
 
 
 def _error_of(status: int, refusal: _Refusal, grant_type: str) -> Exception:
