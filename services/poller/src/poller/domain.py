@@ -8,6 +8,8 @@ from msgspec import Struct
 from shared.errors import NotFoundError, RetryLaterError
 from shared.events import MessageSource
 
+from .mail import Attachment, Kind
+
 REPLY_WITHIN = timedelta(hours=24)
 """Amazon counts a reply within 24 hours, weekends too (Seller Central help G200383320)."""
 
@@ -36,11 +38,17 @@ class IncomingMessage(Struct, frozen=True):
 
     external_id: str
     external_order_id: str | None
-    buyer: str
+    buyer: str | None
     subject: str
     body: str
     received_at: datetime
     source: MessageSource
+    kind: Kind = Kind.BUYER_MESSAGE
+    language: str | None = None
+    replies_to: tuple[str, ...] = ()
+    """External ids of the messages before it, the nearest first."""
+    inbound_address: str | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Lease(Struct, frozen=True):

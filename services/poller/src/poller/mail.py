@@ -191,10 +191,8 @@ def is_from_amazon(results: Sequence[str], sender: str, trusted: str) -> bool:
 
 def _covers(passed: str, domain: str) -> bool:
     """amazon.fr speaks for marketplace.amazon.fr, and a host below either for it."""
-    return (
-        (passed in AMAZON_DOMAINS
-        and (domain == passed or domain.endswith(f".{passed}")))
-        or passed.endswith(f".{domain}")
+    return (passed in AMAZON_DOMAINS and (domain == passed or domain.endswith(f".{passed}"))) or passed.endswith(
+        f".{domain}"
     )
 
 

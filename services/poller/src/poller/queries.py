@@ -6,7 +6,8 @@ from uuid import UUID
 from shared.db import Conn, Pool
 from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
-from .domain import IncomingMessage, Lease, Schedule, Ticket, TicketMessage, reply_by
+from .domain import REPLY_WITHIN, IncomingMessage, Lease, Schedule, Ticket, TicketMessage, reply_by
+from .mail import Attachment
 
 _TICKET = "id, tenant_id, marketplace, external_order_id, subject, status, reply_by, last_message_at, created_at"
 
@@ -162,69 +163,154 @@ async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
     return [Schedule(**row) for row in rows]
 
 
-async def insert_message(conn: Conn, lease: Lease, message: IncomingMessage) -> UUID | None:
+async def lock_conversations(conn: Conn, tenant_id: str, marketplace: str) -> None:
+    """Two messages of a tenant's do not begin the same conversation at once, whichever source brings them."""
+    await conn.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"conversations {marketplace} {tenant_id}"
+    )
+
+
+async def insert_message(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
     """None when we have it already."""
     message_id: UUID | None = await conn.fetchval(
         """
         INSERT INTO external_messages
-               (tenant_id, marketplace, external_id, source, external_order_id, buyer, subject, body, received_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+               (tenant_id, marketplace, external_id, source, kind, external_order_id, buyer, subject, body, language,
+                inbound_address, received_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         ON CONFLICT (tenant_id, marketplace, external_id) DO NOTHING RETURNING id
         """,
-        lease.tenant_id,
-        lease.marketplace,
+        tenant_id,
+        marketplace,
         message.external_id,
         message.source,
+        message.kind,
         message.external_order_id,
         message.buyer,
         message.subject,
         message.body,
+        message.language,
+        message.inbound_address,
         message.received_at,
     )
     return message_id
 
 
-async def upsert_ticket(conn: Conn, lease: Lease, message: IncomingMessage) -> tuple[UUID, datetime]:
-    """The conversation with this buyer about this order, opened again or begun; and when to reply by."""
-    row = await conn.fetchrow(
+async def insert_attachment(conn: Conn, message_id: UUID, attachment: Attachment) -> None:
+    await conn.execute(
+        "INSERT INTO attachments (external_message_id, name, media_type, size_bytes, sha256, content)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        message_id,
+        attachment.name,
+        attachment.media_type,
+        attachment.size_bytes,
+        attachment.sha256,
+        attachment.content,
+    )
+
+
+async def find_ticket(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
+    """The conversation that a message belongs to, locked: that of the message it answers; else the latest one with
+    the buyer, unless both name an order and not the same one; else the latest one about the order.
+    """
+    ticket_id: UUID | None = await conn.fetchval(
         """
-        UPDATE tickets
-           SET status = 'OPEN', reply_by = $5, last_message_at = greatest(last_message_at, $6),
-               updated_at = clock_timestamp()
-         WHERE id = (SELECT id FROM tickets
-                      WHERE tenant_id = $1 AND marketplace = $2 AND buyer = $3
-                        AND external_order_id IS NOT DISTINCT FROM $4
-                      ORDER BY last_message_at DESC LIMIT 1 FOR UPDATE)
-        RETURNING id, reply_by
+        SELECT t.id FROM tickets t JOIN (
+            SELECT ticket_id AS id, 1 AS rank FROM ticket_messages
+              JOIN external_messages m ON m.id = external_message_id
+             WHERE m.tenant_id = $1 AND m.marketplace = $2 AND m.external_id = ANY ($3::text[])
+            UNION ALL
+            SELECT id, 2 FROM tickets
+             WHERE tenant_id = $1 AND marketplace = $2 AND buyer = $4
+               AND coalesce(external_order_id = $5, true)
+            UNION ALL
+            SELECT id, 3 FROM tickets WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $5
+        ) found USING (id)
+        ORDER BY rank, last_message_at DESC, t.id DESC LIMIT 1 FOR UPDATE OF t
         """,
-        lease.tenant_id,
-        lease.marketplace,
+        tenant_id,
+        marketplace,
+        list(message.replies_to),
         message.buyer,
         message.external_order_id,
-        reply_by(message.received_at),
-        message.received_at,
-    ) or await conn.fetchrow(
+    )
+    return ticket_id
+
+
+async def insert_ticket(
+    conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage
+) -> tuple[UUID, datetime]:
+    """A new conversation, and when to answer by."""
+    row = await conn.fetchrow(
         """
         INSERT INTO tickets
-               (tenant_id, marketplace, buyer, external_order_id, subject, reply_by, last_message_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, reply_by
+               (tenant_id, marketplace, channel, buyer, external_order_id, subject, language, reply_by, last_message_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id, reply_by
         """,
-        lease.tenant_id,
-        lease.marketplace,
+        tenant_id,
+        marketplace,
+        message.source,
         message.buyer,
         message.external_order_id,
         message.subject,
+        message.language,
         reply_by(message.received_at),
         message.received_at,
     )
     return row["id"], row["reply_by"]
 
 
+async def open_ticket(conn: Conn, ticket_id: UUID, message: IncomingMessage) -> datetime | None:
+    """A message more, and when to answer by: the earliest of what waits counts. One that the seller had answered
+    before it came to us opens nothing.
+    """
+    due: datetime | None = await conn.fetchval(
+        """
+        UPDATE tickets t
+           SET status = CASE WHEN answered THEN t.status ELSE 'OPEN' END,
+               reply_by = CASE WHEN answered THEN t.reply_by
+                               WHEN t.status = 'OPEN' THEN least(t.reply_by, $2) ELSE $2 END,
+               last_message_at = greatest(last_message_at, $3),
+               external_order_id = coalesce(external_order_id, $4), buyer = coalesce(buyer, $5),
+               language = coalesce(language, $6), updated_at = clock_timestamp()
+          FROM (SELECT EXISTS (SELECT FROM ticket_messages
+                                WHERE ticket_id = $1 AND kind = 'SELLER_REPLY' AND sent_at >= $3) AS answered) a
+         WHERE id = $1 RETURNING reply_by
+        """,
+        ticket_id,
+        reply_by(message.received_at),
+        message.received_at,
+        message.external_order_id,
+        message.buyer,
+        message.language,
+    )
+    return due
+
+
+async def answer_ticket(conn: Conn, ticket_id: UUID, message: IncomingMessage) -> None:
+    """The seller has answered; what came from the buyer after that still waits."""
+    await conn.execute(
+        """
+        UPDATE tickets t
+           SET status = CASE WHEN waits IS NULL THEN 'ANSWERED' ELSE t.status END,
+               reply_by = CASE WHEN waits IS NULL THEN NULL ELSE waits + $3::interval END,
+               last_message_at = greatest(last_message_at, $2), updated_at = clock_timestamp()
+          FROM (SELECT min(sent_at) AS waits FROM ticket_messages
+                 WHERE ticket_id = $1 AND kind <> 'SELLER_REPLY' AND sent_at > $2) m
+         WHERE id = $1 AND t.status <> 'CLOSED'
+        """,
+        ticket_id,
+        message.received_at,
+        REPLY_WITHIN,
+    )
+
+
 async def insert_ticket_message(conn: Conn, ticket_id: UUID, message_id: UUID, message: IncomingMessage) -> None:
     await conn.execute(
-        "INSERT INTO ticket_messages (ticket_id, external_message_id, body, sent_at) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO ticket_messages (ticket_id, external_message_id, kind, body, sent_at) VALUES ($1, $2, $3, $4, $5)",
         ticket_id,
         message_id,
+        message.kind,
         message.body,
         message.received_at,
     )
