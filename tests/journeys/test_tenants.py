@@ -71,6 +71,8 @@ async def test_an_event_without_headers_copies_updates_archives_and_restores(out
     await outside.publish("tenant.updated", {"tenantId": TENANT})
     status = await seen(outside, status="ACTIVE")
     assert {address["status"] for address in status["inboundAddresses"]} == {"PENDING"}
+    assert (await outside.connection(TENANT))["status"] == "DISCONNECTED"  # the archive destroyed the credentials
+    assert (await outside.connect(TENANT)).is_success
 
     async def polled() -> int:
         return (await outside.ask("poller", "POST", "/api/v1/poller/run", tenant=TENANT)).status_code

@@ -173,6 +173,11 @@ class Life:
         vault = self.parts.vault
         await self.oauth.amazon.authorize(self.parts.api, vault, self.tenant_id, seller_id or self.seller_id)
 
+    async def authorize_other(self) -> None:
+        """The same, for our other application."""
+        given = TenantCredentials("Atzr|x", self.seller_id, "A13V1IB3VIYZZH", "eu", datetime.now(UTC), "keybuzz")
+        await self.write(msgspec.to_builtins(given))
+
     # What shows
 
     async def connection(self) -> Connection | None:
@@ -186,6 +191,11 @@ class Life:
     async def status(self) -> Status:
         connection = await self.connection()
         return connection.status if connection else Status.NOT_CONNECTED
+
+    async def error(self) -> tuple[Status, str | None, str]:
+        """The status, and what was the matter last."""
+        connection = await self.known()
+        return connection.status, connection.last_error_code, connection.last_error or ""
 
     async def changes(self) -> list[tuple[str | None, str, str | None]]:
         """From what to what and why, the first one first."""

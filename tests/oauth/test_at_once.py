@@ -6,21 +6,21 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import pytest
 
-from oauth import handlers, lifecycle
-from oauth.domain import Status
+from oauth import handlers, lifecycle, queries
+from oauth.domain import Status, TenantArchivedError
 from oauth.lifecycle import Parts
 from shared.errors import PermanentError
-from shared.events import ConnectionRejected
 from tests.builders import new_id, synced
 from tests.oauth.conftest import Oauth
 from tests.oauth.lives import Life, watched
 
 CONNECTED, DISCONNECTED = Status.CONNECTED, Status.DISCONNECTED
-MOMENTS_OF_A_CONSENT = 8
+MOMENTS_OF_A_CONSENT = 6
 """Before and after it asks whether Vault is there, looks, writes, and settles."""
 Deed = Callable[[Life], Awaitable[object]]
 
@@ -61,12 +61,6 @@ async def revoke(life: Life) -> None:
     await life.check()
 
 
-async def reject(life: Life) -> None:
-    connection_id = (await life.known()).id
-    event = ConnectionRejected(tenant_id=life.tenant_id, connection_id=connection_id, error="x", at=datetime.now(UTC))
-    await handlers.check_connection(event, new_id("event"), parts=life.parts)
-
-
 async def settle_all(life: Life) -> None:
     await asyncio.gather(*(lifecycle.settle(life.parts, life.tenant_id) for _ in range(3)))
 
@@ -77,19 +71,15 @@ DEEDS: dict[str, Callable[[Life], Awaitable[Deed]]] = {
     "disconnect": plain(Life.disconnect),
     "archive": plain(archive),
     "archive and back": plain(archive_and_back),
-    "check": plain(Life.check),
     "revoke": plain(revoke),
-    "rejected": plain(reject),
     "settle": plain(settle_all),
 }
 ENDS_IT = {"disconnect", "archive", "archive and back"}
 PAIRS = [
     *(("consent", second) for second in DEEDS),
-    *(
-        (first, second)
-        for first in ("disconnect", "archive", "check", "revoke")
-        for second in ("another seller's consent", "disconnect", "archive and back", "settle")
-    ),
+    *((first, "another seller's consent") for first in ("disconnect", "archive", "settle", "revoke")),
+    *((first, "disconnect") for first in ("settle", "revoke")),
+    *((first, "settle") for first in ("disconnect", "archive", "revoke")),
 ]
 
 
@@ -121,7 +111,7 @@ async def test_two_things_at_once_end_as_one_of_them_would(oauth: Oauth, parts: 
         status = await life.status()
         if second in ENDS_IT and reached:  # whatever was given came before it
             assert status is DISCONNECTED
-        if {first, second} <= {"consent", "another seller's consent", "check", "settle", "rejected"}:
+        if {first, second} <= {"consent", "another seller's consent", "settle"}:
             assert status is CONNECTED
         await life.check()
         assert await life.status() is status
@@ -214,6 +204,60 @@ async def test_many_who_find_what_only_vault_knows_tell_one_connection(life: Lif
     await life.agrees()
 
 
+async def test_who_found_nothing_does_not_end_what_came_back_meanwhile(life: Life) -> None:
+    await life.connect()
+    kept = await life.destroy()
+    assert kept is not None
+    await life.check()
+
+    async def come_back(where: str) -> None:
+        if where == "after look":
+            await life.write(kept)
+            await life.check()
+
+    await life.check(watched(life.parts, come_back))
+    assert await life.ends() == ["connected", "CREDENTIALS_LOST", "connected"]
+    await life.agrees()
+
+
+async def test_who_found_nothing_does_not_end_what_was_connected_anew_meanwhile(life: Life) -> None:
+    await life.connect()
+    await life.destroy()
+
+    async def connect(where: str) -> None:
+        if where == "after look":
+            await life.connect()
+
+    await life.check(watched(life.parts, connect), verify=False)
+    assert await life.ends() == ["connected", "connected"]
+    await life.agrees()
+
+
+async def test_who_found_another_application_does_not_end_what_was_connected_meanwhile(life: Life) -> None:
+    await life.authorize_other()
+
+    async def connect(where: str) -> None:
+        if where == "after look":
+            await life.connect()
+
+    await life.check(watched(life.parts, connect))
+    assert await life.ends() == ["connected"]
+    await life.agrees()
+
+
+async def test_what_is_connected_and_revoked_while_it_is_judged_is_revoked(life: Life) -> None:
+    await life.die("after write")
+
+    async def connect(where: str) -> None:
+        if where == "after look":
+            await life.check(verify=False)
+            await life.revoke()
+
+    await life.check(watched(life.parts, connect))
+    assert await life.ends() == ["connected", "REVOKED"]
+    await life.agrees()
+
+
 async def test_many_who_disconnect_at_once_tell_one_end(life: Life) -> None:
     await life.connect()
     await asyncio.gather(*(life.disconnect() for _ in range(8)))
@@ -225,6 +269,105 @@ async def test_a_consent_that_was_told_before_the_end_of_the_first_seller_s_is_t
     """The order of the events is that of the changes, and so is the order of their times."""
     await life.connect()
     await asyncio.gather(*[deed(life) for deed in [await consent_of_another_seller(life) for _ in range(3)]])
+    await life.agrees()
+
+
+async def connected_and_destroyed(life: Life) -> Deed:
+    await life.connect()
+    await life.destroy()
+    return Life.check
+
+
+async def connected_and_revoked(life: Life) -> Deed:
+    await life.connect()
+    await life.revoke()
+    return Life.check
+
+
+async def connected_by_the_other_application(life: Life) -> Deed:
+    await life.connect()
+    return lambda life: life.check(life.other)
+
+
+async def connected_and(deed: Deed, life: Life) -> Deed:
+    await life.connect()
+    return deed
+
+
+async def given_up(life: Life) -> Deed:
+    await life.begin()
+    await life.age_states("15 minutes")
+    return lambda life: lifecycle.end_lost_consents(life.parts, life.tenant_id)
+
+
+async def refused(life: Life) -> Deed:
+    back = await life.consented() | {"code": "wrong"}
+
+    async def come_back(life: Life) -> None:
+        with suppress(PermanentError):
+            await life.come_back(back)
+
+    return come_back
+
+
+WRITERS: dict[str, Callable[[Life], Awaitable[Deed]]] = {
+    "begin": plain(Life.begin),
+    "connect": consent,
+    "refused": refused,
+    "given up": given_up,
+    "lost": connected_and_destroyed,
+    "revoked": connected_and_revoked,
+    "other application": connected_by_the_other_application,
+    "disconnect": partial(connected_and, Life.disconnect),
+    "archive": partial(connected_and, archive),
+}
+
+
+async def waits(life: Life, doing: asyncio.Future[Any]) -> bool:
+    """For a lock in the database; False when it is over without."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while not doing.done() and not await life.values(waiting):  # noqa: ASYNC110 - the database knows
+        await asyncio.sleep(0.01)
+    return not doing.done()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+async def test_every_change_waits_for_the_one_before_it(life: Life, writer: str) -> None:
+    deed = await WRITERS[writer](life)
+    before = await life.changes()
+    async with life.oauth.pool.acquire() as conn, conn.transaction():
+        await queries.lock_tenant(conn, life.tenant_id)
+        doing = asyncio.ensure_future(deed(life))
+        assert await waits(life, doing)
+        assert await life.changes() == before
+    await doing
+    assert await life.changes() != before
+
+
+async def test_a_tenant_that_is_archived_while_it_begins_a_consent_does_not_begin_it(life: Life) -> None:
+    async with life.oauth.pool.acquire() as conn, conn.transaction():
+        await queries.lock_tenant(conn, life.tenant_id)
+        await queries.upsert_tenant(conn, synced(tenant_id=life.tenant_id, status="ARCHIVED"))
+        beginning = asyncio.ensure_future(life.begin())
+        assert await waits(life, beginning)
+    with pytest.raises(TenantArchivedError):
+        await beginning
+    assert await life.outcomes() == []
+
+
+@pytest.mark.parametrize("authorize", [Life.authorize, Life.authorize_other])
+async def test_a_tenant_that_is_archived_while_it_is_found_in_vault_is_not_connected(
+    life: Life, authorize: Deed
+) -> None:
+    await authorize(life)
+    async with life.oauth.pool.acquire() as conn, conn.transaction():
+        await queries.lock_tenant(conn, life.tenant_id)
+        await queries.upsert_tenant(conn, synced(tenant_id=life.tenant_id, status="ARCHIVED"))
+        finding = asyncio.ensure_future(life.check(verify=False))
+        assert await waits(life, finding)
+    await finding
+    assert await life.status() is Status.NOT_CONNECTED
+    await life.check()
     await life.agrees()
 
 

@@ -10,11 +10,10 @@ import httpx
 import jwt
 import pytest
 
-from oauth.domain import ConsentRefusedError, Status
-from shared.vault import VaultDownError
+from oauth.domain import Status
 from tests.builders import agent, internal, new_id
 from tests.oauth.conftest import API, Oauth
-from tests.oauth.lives import Life, watched
+from tests.oauth.lives import Life
 
 START, LOGIN, CALLBACK = f"{API}/oauth/start", f"{API}/oauth/login", f"{API}/oauth/callback"
 DISCONNECT, HISTORY = f"{API}/disconnect", f"{API}/history"
@@ -290,50 +289,6 @@ async def test_an_open_consent_is_void_after_a_disconnect(oauth: Oauth, life: Li
     assert await oauth.amazon.all_calls() == calls
     assert (await life.status(), await life.held()) == (Status.DISCONNECTED, None)
     assert await life.outcomes() == ["DISCONNECTED"]
-    assert await life.told() == []
-
-
-@pytest.mark.parametrize("point", ["before look", "before write", "after write"])
-async def test_a_callback_that_a_disconnect_overtakes_says_so(oauth: Oauth, life: Life, point: str) -> None:
-    """Whether it had reached Vault or not; and Vault may have been away for the disconnect."""
-    for vault_is_there in (True, False):
-        once = [point]
-        back = await life.consented()
-
-        async def disconnected(where: str, once: list[str] = once, reaches_vault: bool = vault_is_there) -> None:
-            async def away(_: str) -> None:
-                raise VaultDownError("Vault cannot be reached.")
-
-            if where in once:
-                once.remove(where)
-                await Life(oauth, life.parts if reaches_vault else watched(life.parts, away), "").disconnect()
-
-        with pytest.raises(ConsentRefusedError, match="disconnected while it was being connected"):
-            await life.come_back(back, watched(life.parts, disconnected))
-        await life.check()
-        assert (await life.status(), await life.held()) == (Status.DISCONNECTED, None)
-    assert await life.told() == []
-
-
-@pytest.mark.parametrize("event", ["disconnect", "archive", "destroy"])
-async def test_a_callback_never_says_connected_of_what_is_not(life: Life, event: str) -> None:
-    """The connection ends between the moment that settle() reads it and the moment that it looks into Vault."""
-    back = await life.consented()
-    looks = []
-
-    async def end(where: str) -> None:
-        if where == "before look":
-            looks.append(where)
-            if len(looks) == 3:  # the first asks whether Vault is there, the second is of storing
-                await {"disconnect": life.disconnect, "destroy": life.destroy}.get(event, archive)()
-
-    async def archive() -> None:
-        await life.follow("ARCHIVED")
-
-    with pytest.raises(ConsentRefusedError):
-        await life.come_back(back, watched(life.parts, end))
-    assert await life.status() is not Status.CONNECTED
-    assert await life.held() is None
     assert await life.told() == []
 
 

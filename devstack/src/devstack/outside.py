@@ -129,11 +129,15 @@ class Outside:
 
     async def dead_letters(self) -> list[tuple[str, dict[str, str], bytes]]:
         """Subject, headers and body of each, oldest first."""
+        return await self.messages("DLQ")
+
+    async def messages(self, stream: str, *, after: int = 0) -> list[tuple[str, dict[str, str], bytes]]:
+        """Subject, headers and body of what a stream holds, oldest first; after: but for so many of the oldest."""
         js = self._operator.jetstream()
-        state = (await js.stream_info("DLQ")).state
+        state = (await js.stream_info(stream)).state
         found = []
-        for sequence in range(state.first_seq, state.last_seq + 1) if state.messages else ():
-            message = await js.get_msg("DLQ", sequence)
+        for sequence in range(max(state.first_seq, after + 1), state.last_seq + 1) if state.messages else ():
+            message = await js.get_msg(stream, sequence)
             found.append((message.subject or "", dict(message.headers or {}), message.data or b""))
         return found
 

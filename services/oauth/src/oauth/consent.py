@@ -156,7 +156,7 @@ async def _connect(parts: Parts, spent: SpentState, code: str, seller_id: str) -
     )
     await credentials.store_tenant(parts.vault, tenant_id, given, held)
     connection = await lifecycle.settle(parts, tenant_id, verify=False, trusted=given.created_at)
-    if connection is None or connection.voids(given.created_at):
+    if connection is None or not connection.has(given.created_at):
         raise ConsentRefusedError("The account was disconnected while it was being connected.")
     return connection
 

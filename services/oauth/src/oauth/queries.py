@@ -402,13 +402,16 @@ async def claim_due(pool: Pool, limit: int, lease: timedelta, verify_every: time
 
 
 async def schedule_check(pool: Pool, tenant_id: str, every: timedelta) -> None:
-    """Look again after a while, or when an open consent has come to its end."""
+    """Look again after a while, or when a consent has come to its end. One that has an outcome counts as well while its
+    callback may live: told of a disconnection too late, it leaves credentials in Vault.
+    """
     await pool.execute(
         """
         UPDATE marketplace_connections c
            SET next_check_at = least(clock_timestamp() + $2, (
                    SELECT min(coalesce(used_at + $3, expires_at)) FROM oauth_states s
-                    WHERE s.tenant_id = c.tenant_id AND outcome IS NULL))
+                    WHERE s.tenant_id = c.tenant_id
+                      AND (outcome IS NULL OR used_at > clock_timestamp() - $3::interval)))
          WHERE tenant_id = $1
         """,
         tenant_id,

@@ -96,9 +96,7 @@ async def read_tenant(vault: Vault, tenant_id: str) -> TenantCredentials:
     return held.credentials
 
 
-async def store_tenant(
-    vault: Vault, tenant_id: str, credentials: TenantCredentials, held: Held | None = None
-) -> bool:
+async def store_tenant(vault: Vault, tenant_id: str, credentials: TenantCredentials, held: Held | None = None) -> bool:
     """False, and nothing is written, where Vault has the same authorization or a later one: so what Vault holds is
     the latest one, however many are given at once. held: what was seen there before, if it was. VaultConflictError
     when others were faster again and again.

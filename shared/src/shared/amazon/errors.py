@@ -16,7 +16,7 @@ class CodeRejectedError(PermanentError):
 
 
 class AppCredentialsError(RetryLaterError):
-    """Amazon does not know our application's credentials: an operator has to act, no tenant is at fault."""
+    """Amazon refuses our application, or its credentials are missing: an operator has to act, no tenant is at fault."""
 
     code = "app_credentials_rejected"
     patient = True

@@ -106,15 +106,24 @@ def _key(app: AppCredentials, refresh_token: str) -> bytes:
 
 
 def _error_of(status: int, refusal: _Refusal, grant_type: str) -> Exception:
+    """What an error means depends on what was asked: of a refresh, only invalid_grant speaks of the seller."""
     told = f"Login with Amazon answered {status} {refusal.error}"
-    if refusal.error == "invalid_grant":
-        if grant_type == "refresh_token":
+    refreshing = grant_type == "refresh_token"
+    match refusal.error:
+        case "invalid_grant" if refreshing:
             return AuthorizationRevokedError(
                 f"{told}: the seller has withdrawn the authorization, or it has run out. Connect the account again."
             )
-        return CodeRejectedError(f"{told}: the authorization code is used, too old or not ours. Start again.")
-    if refusal.error in {"invalid_client", "unauthorized_client", "invalid_scope"}:
-        return AppCredentialsError(f"{told}: the application's client_id or client_secret is wrong or has expired.")
-    if refusal.error in {"invalid_request", "access_denied", "unsupported_grant_type"}:
-        return CodeRejectedError(f"{told}: the request was refused. Start again.")
+        case "invalid_grant" | "invalid_request" | "access_denied" if not refreshing:
+            return CodeRejectedError(f"{told}: the authorization code is used, too old or not ours. Start again.")
+        case "invalid_client":
+            return AppCredentialsError(f"{told}: the application's client_id or client_secret is wrong or has expired.")
+        case "unauthorized_client":
+            return AppCredentialsError(
+                f"{told}: the authorization is for another application than the one whose credentials Vault holds."
+            )
+        case "invalid_request" | "access_denied" | "invalid_scope" | "unsupported_grant_type":
+            return AppCredentialsError(
+                f"{told}: check the application's credentials in Vault, and the application at Amazon."
+            )
     return AmazonUnavailableError(f"{told}: try again later.")

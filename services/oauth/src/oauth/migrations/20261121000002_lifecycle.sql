@@ -4,7 +4,8 @@ alter table oauth_states
     add column return_url text,
     -- null while it may still become something: unused, or a callback is at work with it
     add column outcome text check (outcome in ('CONNECTED', 'FAILED', 'LOST', 'EXPIRED', 'DISCONNECTED'));
-create index oauth_states_open on oauth_states (tenant_id) where outcome is null;
+update oauth_states set outcome = 'LOST' where used_at is not null; -- long over, nobody noted how
+create index oauth_states_of_tenant on oauth_states (tenant_id);
 
 alter table marketplace_connections
     drop constraint marketplace_connections_status_check,
@@ -60,5 +61,5 @@ alter table marketplace_connections
 update marketplace_connections set status = 'ERROR'
     where status in ('REVOKED', 'RECONNECT_REQUIRED', 'DISCONNECTED');
 alter table marketplace_connections add check (status in ('PENDING', 'CONNECTED', 'ERROR'));
-drop index oauth_states_open;
+drop index oauth_states_of_tenant;
 alter table oauth_states drop column return_url, drop column outcome;
