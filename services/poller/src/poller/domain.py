@@ -1,6 +1,7 @@
 """Messages, tickets and schedules."""
 
 from datetime import datetime, timedelta
+from enum import StrEnum
 from uuid import UUID
 
 from msgspec import Struct
@@ -49,6 +50,51 @@ class IncomingMessage(Struct, frozen=True):
     """External ids of the messages before it, the nearest first."""
     inbound_address: str | None = None
     attachments: tuple[Attachment, ...] = ()
+
+
+class QuarantineReason(StrEnum):
+    """Why a mail is held back."""
+
+    UNKNOWN_RECIPIENT = "UNKNOWN_RECIPIENT"
+    """Nobody's address, or one of a token that we never gave."""
+    DISABLED_RECIPIENT = "DISABLED_RECIPIENT"
+    NOT_FROM_AMAZON = "NOT_FROM_AMAZON"
+    TOO_LARGE = "TOO_LARGE"
+    UNREADABLE = "UNREADABLE"
+
+
+class MailboxLostError(RetryLaterError):
+    """Another replica reads the mailbox now."""
+
+    code = "mailbox_lost"
+
+
+class Address(Struct, frozen=True):
+    """Where a tenant's mail comes to."""
+
+    email: str
+    tenant_id: str
+    marketplace: str
+    enabled: bool
+
+
+class MailboxLease(Struct, frozen=True):
+    """A mailbox in our hands, and how far it has been read."""
+
+    name: str
+    token: int
+    uid_validity: int | None
+    last_uid: int
+
+
+class Fetched(Struct, frozen=True):
+    """A mail as the mailbox gave it; raw is None where it is too large to be read, head then holds its headers."""
+
+    uid: int
+    received_at: datetime
+    """When the mailbox took it: its server's word, not the sender's."""
+    raw: bytes | None
+    head: bytes = b""
 
 
 class Lease(Struct, frozen=True):

@@ -10,18 +10,20 @@ import asyncpg
 from msgspec import Struct
 from prometheus_client import Counter
 
-from shared.db import LOST, Conn, Pool
+from shared.db import Conn, Pool
 from shared.events import MessageSource
 from shared.outbox import Outbox
 from shared.telemetry import log
 
-from . import queries, tickets
+from . import mime, queries, tickets
 from .domain import Address, Fetched, IncomingMessage, MailboxLease, MailboxLostError, QuarantineReason
 from .mail import Kind, Mail, read_mail
 
 MAILS = Counter("mails_total", "Mails read from a mailbox, and what became of them", ["outcome"])
 MAX_MAIL_BYTES = 26 << 20
 """Attachments of 10 MB, as Base64, twice over; Amazon sends no larger ones."""
+OF_A_MAIL = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""What the database says of a value that it does not take: the mail's fault, not an outage."""
 SHOWN_HEADERS = ("From", "To", "Delivered-To", "Date", "Message-ID", "Authentication-Results", "Received")
 
 
@@ -42,10 +44,8 @@ async def take_batch(intake: Intake, lease: MailboxLease, uid_validity: int, mai
         return
     try:
         await _take(intake, lease, uid_validity, mails)
-    except (MailboxLostError, *LOST) as error:
-        if not isinstance(error, asyncpg.PostgresError) or isinstance(error, asyncpg.PostgresConnectionError):
-            raise
-        log.warning("mail_batch_failed", mailbox=lease.name, mails=len(mails), error=repr(error))
+    except OF_A_MAIL as error:
+        log.warning("mail_batch_failed", mailbox=lease.name, mails=len(mails), error=type(error).__name__)
         for mail in mails:
             await _take_or_quarantine(intake, lease, uid_validity, mail)
 
@@ -53,10 +53,8 @@ async def take_batch(intake: Intake, lease: MailboxLease, uid_validity: int, mai
 async def _take_or_quarantine(intake: Intake, lease: MailboxLease, uid_validity: int, mail: Fetched) -> None:
     try:
         await _take(intake, lease, uid_validity, [mail])
-    except asyncpg.PostgresError as error:
-        if isinstance(error, asyncpg.PostgresConnectionError):
-            raise
-        log.error("mail_not_stored", mailbox=lease.name, uid=mail.uid, error=repr(error))
+    except OF_A_MAIL as error:
+        log.error("mail_not_stored", mailbox=lease.name, uid=mail.uid, error=type(error).__name__)
         async with intake.pool.acquire() as conn, conn.transaction():
             await _move_on(conn, lease, uid_validity, mail.uid)
             await _quarantine(conn, lease.name, mail, QuarantineReason.UNREADABLE)
@@ -126,16 +124,11 @@ async def _move_on(conn: Conn, lease: MailboxLease, uid_validity: int, uid: int)
 async def _quarantine(
     conn: Conn, mailbox: str, mail: Fetched, reason: QuarantineReason, tenant_id: str | None = None
 ) -> None:
-    head = (mail.raw or mail.head).partition(b"\r\n\r\n")[0][:65_536].decode("latin-1")
-    shown = [line for line in head.replace("\r\n\t", " ").replace("\r\n ", " ").split("\r\n")]
-    headers = {
-        name: [line.partition(":")[2].strip()[:1_000] for line in shown if line.lower().startswith(f"{name.lower()}:")]
-        for name in SHOWN_HEADERS
-    }
-    kept = mail.raw if mail.raw is not None else None
-    digest = hashlib.sha256(kept if kept is not None else mail.head).digest()
-    await queries.insert_quarantined(
-        conn, digest, mailbox, reason, tenant_id, {name: found for name, found in headers.items() if found}, kept, mail
-    )
-    MAILS.labels(reason.value).inc()
-    log.warning("mail_quarantined", mailbox=mailbox, uid=mail.uid, reason=reason.value)
+    """Keep it with the headers that show where it comes from; its subject and text are for nobody's eyes."""
+    head = mail.head if mail.raw is None else mail.raw
+    found = mime.read(head[: mime.MAX_HEADER_BYTES]).headers
+    headers = {name: found[name.lower()] for name in SHOWN_HEADERS if name.lower() in found}
+    digest = hashlib.sha256(head).digest()
+    if await queries.insert_quarantined(conn, digest, mailbox, reason, tenant_id, headers, mail):
+        MAILS.labels(reason.value).inc()
+        log.warning("mail_quarantined", mailbox=mailbox, uid=mail.uid, reason=reason.value)

@@ -1,12 +1,25 @@
 """All SQL. conn: inside the caller's transaction; pool: a statement of its own. The tenant is in every WHERE."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.db import Conn, Pool
 from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
-from .domain import REPLY_WITHIN, IncomingMessage, Lease, Schedule, Ticket, TicketMessage, reply_by
+from .domain import (
+    REPLY_WITHIN,
+    Address,
+    Fetched,
+    IncomingMessage,
+    Lease,
+    MailboxLease,
+    QuarantineReason,
+    Schedule,
+    Ticket,
+    TicketMessage,
+    reply_by,
+)
 from .mail import Attachment
 
 _TICKET = "id, tenant_id, marketplace, external_order_id, subject, status, reply_by, last_message_at, created_at"
@@ -55,20 +68,20 @@ async def disconnect(conn: Conn, event: ConnectionDisconnected, interval_seconds
     )
 
 
-async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool:
-    """True when the tenant was archived and is no more; an event older than what we know changes nothing."""
-    came_back = await conn.fetchval(
+async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool | None:
+    """True when the tenant was archived and is no more; None when the event is older than what we know."""
+    came_back: bool | None = await conn.fetchval(
         """
         INSERT INTO tenants AS t (id, archived, synced_at) VALUES ($1, $2, $3)
         ON CONFLICT (id) DO UPDATE SET archived = excluded.archived, synced_at = excluded.synced_at
          WHERE t.synced_at IS NULL OR t.synced_at < excluded.synced_at
-        RETURNING old.archived AND NOT new.archived
+        RETURNING coalesce(old.archived AND NOT new.archived, false)
         """,
         event.tenant_id,
         event.archived,
         event.synced_at,
     )
-    return came_back is True
+    return came_back
 
 
 async def is_archived(pool: Pool, tenant_id: str) -> bool:
@@ -314,6 +327,107 @@ async def insert_ticket_message(conn: Conn, ticket_id: UUID, message_id: UUID, m
         message.body,
         message.received_at,
     )
+
+
+async def replace_addresses(conn: Conn, event: TenantSynced) -> None:
+    """The tenant's addresses as the event has them; one that it does not name any more takes no mail."""
+    await conn.execute("UPDATE inbound_addresses SET enabled = false WHERE tenant_id = $1", event.tenant_id)
+    await conn.execute(
+        """
+        INSERT INTO inbound_addresses (email, tenant_id, marketplace, country, enabled)
+        SELECT lower(email), $1, marketplace, country, status <> 'DISABLED'
+          FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) a (email, marketplace, country, status)
+        ON CONFLICT (email) DO UPDATE
+           SET tenant_id = excluded.tenant_id, marketplace = excluded.marketplace, country = excluded.country,
+               enabled = excluded.enabled
+        """,
+        event.tenant_id,
+        [address.email for address in event.inbound_addresses],
+        [address.marketplace for address in event.inbound_addresses],
+        [address.country for address in event.inbound_addresses],
+        [address.status for address in event.inbound_addresses],
+    )
+
+
+async def list_addresses(conn: Conn, emails: Sequence[str]) -> dict[str, Address]:
+    """Those of the addresses that are ours, by address."""
+    rows = await conn.fetch(
+        "SELECT email, tenant_id, marketplace, enabled FROM inbound_addresses WHERE email = ANY ($1::text[])",
+        list(emails),
+    )
+    return {row["email"]: Address(**row) for row in rows}
+
+
+async def claim_mailbox(pool: Pool, name: str, lease: timedelta) -> MailboxLease | None:
+    """None while another replica has it. The first time makes its row."""
+    row = await pool.fetchrow(
+        """
+        INSERT INTO mailboxes AS m (name, leased_until, lease_token) VALUES ($1, clock_timestamp() + $2, 1)
+        ON CONFLICT (name) DO UPDATE SET leased_until = excluded.leased_until, lease_token = m.lease_token + 1
+         WHERE m.leased_until IS NULL OR m.leased_until < clock_timestamp()
+        RETURNING name, lease_token AS token, uid_validity, last_uid
+        """,
+        name,
+        lease,
+    )
+    return MailboxLease(**row) if row else None
+
+
+async def renew_mailbox(pool: Pool, held: MailboxLease, lease: timedelta, error: str | None = None) -> bool:
+    """Keep a mailbox, and say that all is read that there was, or what keeps us from it. False when it is lost."""
+    renewed = await pool.fetchval(
+        "UPDATE mailboxes SET leased_until = clock_timestamp() + $3, last_error = $4,"
+        " last_read_at = CASE WHEN $4::text IS NULL THEN clock_timestamp() ELSE last_read_at END"
+        " WHERE name = $1 AND lease_token = $2 RETURNING true",
+        held.name,
+        held.token,
+        lease,
+        error,
+    )
+    return renewed is not None
+
+
+async def release_mailbox(pool: Pool, held: MailboxLease) -> None:
+    await pool.execute(
+        "UPDATE mailboxes SET leased_until = NULL WHERE name = $1 AND lease_token = $2", held.name, held.token
+    )
+
+
+async def advance_mailbox(conn: Conn, held: MailboxLease, uid_validity: int, uid: int) -> bool:
+    """All up to this one is stored. False when the lease is lost: roll back."""
+    advanced = await conn.fetchval(
+        "UPDATE mailboxes SET uid_validity = $3, last_uid = $4, last_mail_at = clock_timestamp()"
+        " WHERE name = $1 AND lease_token = $2 RETURNING true",
+        held.name,
+        held.token,
+        uid_validity,
+        uid,
+    )
+    return advanced is not None
+
+
+async def insert_quarantined(
+    conn: Conn,
+    digest: bytes,
+    mailbox: str,
+    reason: QuarantineReason,
+    tenant_id: str | None,
+    headers: dict[str, list[str]],
+    mail: Fetched,
+) -> bool:
+    """False when this very mail is, or was, there already."""
+    inserted = await conn.fetchval(
+        "INSERT INTO quarantined_mails (digest, mailbox, reason, tenant_id, headers, raw, received_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO NOTHING RETURNING true",
+        digest,
+        mailbox,
+        reason,
+        tenant_id,
+        headers,
+        mail.raw,
+        mail.received_at,
+    )
+    return inserted is not None
 
 
 async def list_tickets(
