@@ -224,7 +224,8 @@ async def insert_attachment(conn: Conn, message_id: UUID, attachment: Attachment
 
 async def find_ticket(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
     """The conversation that a message belongs to, locked: that of the message it answers; else the latest one with
-    the buyer, unless both name an order and not the same one; else the latest one about the order.
+    the buyer, unless both name an order and not the same one; else the latest one about the order, where one of the
+    two does not say whose it is.
     """
     ticket_id: UUID | None = await conn.fetchval(
         """
@@ -237,7 +238,8 @@ async def find_ticket(conn: Conn, tenant_id: str, marketplace: str, message: Inc
              WHERE tenant_id = $1 AND marketplace = $2 AND buyer = $4
                AND coalesce(external_order_id = $5, true)
             UNION ALL
-            SELECT id, 3 FROM tickets WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $5
+            SELECT id, 3 FROM tickets
+             WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $5 AND coalesce(buyer = $4, true)
         ) found USING (id)
         ORDER BY rank, last_message_at DESC, t.id DESC LIMIT 1 FOR UPDATE OF t
         """,
