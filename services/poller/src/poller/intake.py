@@ -16,7 +16,7 @@ from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import mime, queries, tickets
-from .domain import Address, Fetched, IncomingMessage, MailboxLease, MailboxLostError, QuarantineReason
+from .domain import Address, Fetched, IncomingMessage, MailboxLease, MailboxLostError, QuarantineReason, buyer_of
 from .mail import Kind, Mail, read_mail
 
 MAILS = Counter("mails_total", "Mails read from a mailbox, and what became of them", ["outcome"])
@@ -66,26 +66,25 @@ async def _take(intake: Intake, lease: MailboxLease, uid_validity: int, mails: S
     async with intake.pool.acquire() as conn, conn.transaction():
         await _move_on(conn, lease, uid_validity, mails[-1].uid)
         addresses = await queries.list_addresses(conn, sorted(recipients))
-        # Tenants in one order for all who take mail in: they lock their conversations.
-        judged = sorted(((each, mail, *_judge(mail, addresses)) for each, mail in read), key=_tenant_of)
-        for each, mail, address, reason in judged:
-            if reason is not None or mail is None or address is None:
-                held = reason or QuarantineReason.UNREADABLE
-                await _quarantine(conn, lease.name, each, held, address.tenant_id if address else None)
-            else:
-                await accept(conn, intake.outbox, address, mail, each.received_at)
+        judged = [(each, mail, *_judge(mail, addresses)) for each, mail in read]
+        # In one order for all who take mail in, since each row and conversation is locked: what is held back first.
+        for each, _, address, reason in sorted(judged, key=lambda found: _digest(found[0])):
+            if reason is not None:
+                await _quarantine(conn, lease.name, each, reason, address.tenant_id if address else None)
+        taken = [(address, each, mail) for each, mail, address, reason in judged if address and mail and not reason]
+        for address, each, mail in sorted(taken, key=lambda found: (*_conversations(found[0]), found[1].uid)):
+            await accept(conn, intake.outbox, address, mail, each.received_at)
 
 
-def _tenant_of(judged: tuple[Fetched, Mail | None, Address | None, QuarantineReason | None]) -> tuple[str, int]:
-    each, _, address, _ = judged
-    return (address.tenant_id if address else "", each.uid)
+def _conversations(address: Address) -> tuple[str, str]:
+    return address.tenant_id, address.marketplace
 
 
 def _judge(mail: Mail | None, addresses: dict[str, Address]) -> tuple[Address | None, QuarantineReason | None]:
     """Whose a mail is, and what speaks against it."""
     if mail is None:
         return None, QuarantineReason.TOO_LARGE
-    address = next((addresses[each] for each in mail.recipients if each in addresses), None)
+    address = address_of(mail.recipients, addresses)
     if address is None:
         return None, QuarantineReason.UNKNOWN_RECIPIENT
     if not address.enabled:
@@ -95,12 +94,17 @@ def _judge(mail: Mail | None, addresses: dict[str, Address]) -> tuple[Address | 
     return address, None
 
 
+def address_of(recipients: Sequence[str], addresses: dict[str, Address]) -> Address | None:
+    """The nearest recipient that is one of ours."""
+    return next((addresses[each] for each in recipients if each in addresses), None)
+
+
 async def accept(conn: Conn, outbox: Outbox, address: Address, mail: Mail, received_at: datetime) -> None:
     """A mail that is what it should be, as a message."""
     message = IncomingMessage(
         external_id=mail.message_id,
         external_order_id=mail.order_id,
-        buyer=mail.sender if mail.kind is Kind.BUYER_MESSAGE else None,
+        buyer=buyer_of(mail.sender) if mail.kind is Kind.BUYER_MESSAGE and mail.sender else None,
         subject=mail.subject,
         body=mail.text,
         received_at=received_at,
@@ -125,10 +129,22 @@ async def _quarantine(
     conn: Conn, mailbox: str, mail: Fetched, reason: QuarantineReason, tenant_id: str | None = None
 ) -> None:
     """Keep it with the headers that show where it comes from; its subject and text are for nobody's eyes."""
-    head = mail.head if mail.raw is None else mail.raw
-    found = mime.read(head[: mime.MAX_HEADER_BYTES]).headers
-    headers = {name: found[name.lower()] for name in SHOWN_HEADERS if name.lower() in found}
-    digest = hashlib.sha256(head).digest()
-    if await queries.insert_quarantined(conn, digest, mailbox, reason, tenant_id, headers, mail):
+    found = mime.read(_kept(mail)[: mime.MAX_HEADER_BYTES]).headers
+    headers = {name: [_storable(value) for value in found.get(name.lower(), [])] for name in SHOWN_HEADERS}
+    headers = {name: values for name, values in headers.items() if values}
+    if await queries.insert_quarantined(conn, _digest(mail), mailbox, reason, tenant_id, headers, mail):
         MAILS.labels(reason.value).inc()
         log.warning("mail_quarantined", mailbox=mailbox, uid=mail.uid, reason=reason.value)
+
+
+def _kept(mail: Fetched) -> bytes:
+    return mail.head if mail.raw is None else mail.raw
+
+
+def _digest(mail: Fetched) -> bytes:
+    return hashlib.sha256(_kept(mail)).digest()
+
+
+def _storable(value: str) -> str:
+    """Quarantine is where a mail comes to rest: nothing in its headers may be refused there."""
+    return value.replace("\0", "").encode(errors="replace").decode()

@@ -1,4 +1,6 @@
-"""All SQL. conn: inside the caller's transaction; pool: a statement of its own. The tenant is in every WHERE."""
+"""All SQL but that of tickets. conn: inside the caller's transaction; pool: a statement of its own. The tenant is in
+every WHERE.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -8,21 +10,19 @@ from shared.db import Conn, Pool
 from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
 from .domain import (
-    REPLY_WITHIN,
     Address,
     Fetched,
-    IncomingMessage,
+    HeldMail,
     Lease,
     MailboxLease,
+    MailboxState,
+    Quarantined,
     QuarantineReason,
+    QuarantineState,
     Schedule,
-    Ticket,
-    TicketMessage,
-    reply_by,
 )
-from .mail import Attachment
 
-_TICKET = "id, tenant_id, marketplace, external_order_id, subject, status, reply_by, last_message_at, created_at"
+_QUARANTINED = "id, reason, state, mailbox, tenant_id, received_at, headers, created_at, decided_at, decided_by"
 
 
 async def upsert_schedule(conn: Conn, event: ConnectionConnected, interval_seconds: int) -> None:
@@ -176,169 +176,17 @@ async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
     return [Schedule(**row) for row in rows]
 
 
-async def lock_conversations(conn: Conn, tenant_id: str, marketplace: str) -> None:
-    """Two messages of a tenant's do not begin the same conversation at once, whichever source brings them."""
-    await conn.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"conversations {marketplace} {tenant_id}"
-    )
-
-
-async def insert_message(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
-    """None when we have it already."""
-    message_id: UUID | None = await conn.fetchval(
-        """
-        INSERT INTO external_messages
-               (tenant_id, marketplace, external_id, source, kind, external_order_id, buyer, subject, body, language,
-                inbound_address, received_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-        ON CONFLICT (tenant_id, marketplace, external_id) DO NOTHING RETURNING id
-        """,
-        tenant_id,
-        marketplace,
-        message.external_id,
-        message.source,
-        message.kind,
-        message.external_order_id,
-        message.buyer,
-        message.subject,
-        message.body,
-        message.language,
-        message.inbound_address,
-        message.received_at,
-    )
-    return message_id
-
-
-async def insert_attachment(conn: Conn, message_id: UUID, attachment: Attachment) -> None:
-    await conn.execute(
-        "INSERT INTO attachments (external_message_id, name, media_type, size_bytes, sha256, content)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
-        message_id,
-        attachment.name,
-        attachment.media_type,
-        attachment.size_bytes,
-        attachment.sha256,
-        attachment.content,
-    )
-
-
-async def find_ticket(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
-    """The conversation that a message belongs to, locked: that of the message it answers; else the latest one with
-    the buyer, unless both name an order and not the same one; else the latest one about the order, where one of the
-    two does not say whose it is.
-    """
-    ticket_id: UUID | None = await conn.fetchval(
-        """
-        SELECT t.id FROM tickets t JOIN (
-            SELECT ticket_id AS id, 1 AS rank FROM ticket_messages
-              JOIN external_messages m ON m.id = external_message_id
-             WHERE m.tenant_id = $1 AND m.marketplace = $2 AND m.external_id = ANY ($3::text[])
-            UNION ALL
-            SELECT id, 2 FROM tickets
-             WHERE tenant_id = $1 AND marketplace = $2 AND buyer = $4
-               AND coalesce(external_order_id = $5, true)
-            UNION ALL
-            SELECT id, 3 FROM tickets
-             WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $5 AND coalesce(buyer = $4, true)
-        ) found USING (id)
-        ORDER BY rank, last_message_at DESC, t.id DESC LIMIT 1 FOR UPDATE OF t
-        """,
-        tenant_id,
-        marketplace,
-        list(message.replies_to),
-        message.buyer,
-        message.external_order_id,
-    )
-    return ticket_id
-
-
-async def insert_ticket(
-    conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage
-) -> tuple[UUID, datetime]:
-    """A new conversation, and when to answer by."""
-    row = await conn.fetchrow(
-        """
-        INSERT INTO tickets
-               (tenant_id, marketplace, channel, buyer, external_order_id, subject, language, reply_by, last_message_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id, reply_by
-        """,
-        tenant_id,
-        marketplace,
-        message.source,
-        message.buyer,
-        message.external_order_id,
-        message.subject,
-        message.language,
-        reply_by(message.received_at),
-        message.received_at,
-    )
-    return row["id"], row["reply_by"]
-
-
-async def open_ticket(conn: Conn, ticket_id: UUID, message: IncomingMessage) -> datetime | None:
-    """A message more, and when to answer by: the earliest of what waits counts. One that the seller had answered
-    before it came to us opens nothing.
-    """
-    due: datetime | None = await conn.fetchval(
-        """
-        UPDATE tickets t
-           SET status = CASE WHEN answered THEN t.status ELSE 'OPEN' END,
-               reply_by = CASE WHEN answered THEN t.reply_by
-                               WHEN t.status = 'OPEN' THEN least(t.reply_by, $2) ELSE $2 END,
-               last_message_at = greatest(last_message_at, $3),
-               external_order_id = coalesce(external_order_id, $4), buyer = coalesce(buyer, $5),
-               language = coalesce(language, $6), updated_at = clock_timestamp()
-          FROM (SELECT EXISTS (SELECT FROM ticket_messages
-                                WHERE ticket_id = $1 AND kind = 'SELLER_REPLY' AND sent_at >= $3) AS answered) a
-         WHERE id = $1 RETURNING reply_by
-        """,
-        ticket_id,
-        reply_by(message.received_at),
-        message.received_at,
-        message.external_order_id,
-        message.buyer,
-        message.language,
-    )
-    return due
-
-
-async def answer_ticket(conn: Conn, ticket_id: UUID, message: IncomingMessage) -> None:
-    """The seller has answered; what came from the buyer after that still waits."""
-    await conn.execute(
-        """
-        UPDATE tickets t
-           SET status = CASE WHEN waits IS NULL THEN 'ANSWERED' ELSE t.status END,
-               reply_by = CASE WHEN waits IS NULL THEN NULL ELSE waits + $3::interval END,
-               last_message_at = greatest(last_message_at, $2), updated_at = clock_timestamp()
-          FROM (SELECT min(sent_at) AS waits FROM ticket_messages
-                 WHERE ticket_id = $1 AND kind <> 'SELLER_REPLY' AND sent_at > $2) m
-         WHERE id = $1 AND t.status <> 'CLOSED'
-        """,
-        ticket_id,
-        message.received_at,
-        REPLY_WITHIN,
-    )
-
-
-async def insert_ticket_message(conn: Conn, ticket_id: UUID, message_id: UUID, message: IncomingMessage) -> None:
-    await conn.execute(
-        "INSERT INTO ticket_messages (ticket_id, external_message_id, kind, body, sent_at) VALUES ($1, $2, $3, $4, $5)",
-        ticket_id,
-        message_id,
-        message.kind,
-        message.body,
-        message.received_at,
-    )
-
-
 async def replace_addresses(conn: Conn, event: TenantSynced) -> None:
-    """The tenant's addresses as the event has them; one that it does not name any more takes no mail."""
+    """The tenant's addresses as the event has them; one that it does not name any more takes no mail, nor does any of
+    an archived tenant.
+    """
     await conn.execute("UPDATE inbound_addresses SET enabled = false WHERE tenant_id = $1", event.tenant_id)
     await conn.execute(
         """
         INSERT INTO inbound_addresses (email, tenant_id, marketplace, country, enabled)
-        SELECT lower(email), $1, marketplace, country, status <> 'DISABLED'
+        SELECT DISTINCT ON (lower(email)) lower(email), $1, marketplace, country, status <> 'DISABLED' AND NOT $6
           FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) a (email, marketplace, country, status)
+         ORDER BY lower(email)
         ON CONFLICT (email) DO UPDATE
            SET tenant_id = excluded.tenant_id, marketplace = excluded.marketplace, country = excluded.country,
                enabled = excluded.enabled
@@ -348,6 +196,7 @@ async def replace_addresses(conn: Conn, event: TenantSynced) -> None:
         [address.marketplace for address in event.inbound_addresses],
         [address.country for address in event.inbound_addresses],
         [address.status for address in event.inbound_addresses],
+        event.archived,
     )
 
 
@@ -432,34 +281,62 @@ async def insert_quarantined(
     return inserted is not None
 
 
-async def list_tickets(
-    pool: Pool, tenant_id: str, *, limit: int, before: tuple[datetime, UUID] | None, status: str | None
-) -> list[Ticket]:
-    """The latest first; before is the place of the last ticket of the page before."""
+async def list_quarantined(
+    pool: Pool, *, limit: int, before: tuple[datetime, UUID] | None, state: str | None
+) -> list[Quarantined]:
+    """The latest first, of every tenant and of none."""
     before_at, before_id = before or (None, None)
     rows = await pool.fetch(
-        f"SELECT {_TICKET} FROM tickets WHERE tenant_id = $1"  # noqa: S608 - a constant list of columns
-        " AND ($2::timestamptz IS NULL OR (last_message_at, id) < ($2, $3::uuid))"
-        " AND ($4::text IS NULL OR status = $4)"
-        " ORDER BY last_message_at DESC, id DESC LIMIT $5",
-        tenant_id,
+        f"SELECT {_QUARANTINED} FROM quarantined_mails"  # noqa: S608 - a constant list of columns
+        " WHERE ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid)) AND ($4::text IS NULL OR state = $4)"
+        " ORDER BY created_at DESC, id DESC LIMIT $1",
+        limit,
         before_at,
         before_id,
-        status,
-        limit,
+        state,
     )
-    return [Ticket(**row) for row in rows]
+    return [Quarantined(**row) for row in rows]
 
 
-async def get_ticket(pool: Pool, tenant_id: str, ticket_id: UUID) -> tuple[Ticket, list[TicketMessage]] | None:
-    row = await pool.fetchrow(
-        f"SELECT {_TICKET} FROM tickets WHERE tenant_id = $1 AND id = $2",  # noqa: S608 - as above
+async def get_quarantined(conn: Conn, quarantined_id: UUID) -> HeldMail | None:
+    """Locked: it is decided on once."""
+    row = await conn.fetchrow(
+        "SELECT state, reason, received_at, raw FROM quarantined_mails WHERE id = $1 FOR UPDATE", quarantined_id
+    )
+    return HeldMail(**row) if row else None
+
+
+async def decide_quarantined(
+    conn: Conn, quarantined_id: UUID, state: QuarantineState, tenant_id: str | None, by: str
+) -> Quarantined:
+    """Decided: its content is not kept any longer."""
+    row = await conn.fetchrow(
+        "UPDATE quarantined_mails SET state = $2, tenant_id = coalesce($3, tenant_id), raw = NULL,"  # noqa: S608 - constant
+        f" decided_at = clock_timestamp(), decided_by = $4 WHERE id = $1 RETURNING {_QUARANTINED}",
+        quarantined_id,
+        state,
         tenant_id,
-        ticket_id,
+        by,
     )
-    if row is None:
-        return None
-    messages = await pool.fetch(
-        "SELECT id, body, sent_at FROM ticket_messages WHERE ticket_id = $1 ORDER BY sent_at, id", ticket_id
+    return Quarantined(**row)
+
+
+async def get_tenant_archived(conn: Conn, tenant_id: str) -> bool | None:
+    """None when we have not heard of the tenant."""
+    archived: bool | None = await conn.fetchval("SELECT archived FROM tenants WHERE id = $1", tenant_id)
+    return archived
+
+
+async def list_mailboxes(pool: Pool) -> list[MailboxState]:
+    rows = await pool.fetch("SELECT name, last_read_at, last_mail_at, last_error FROM mailboxes ORDER BY name")
+    return [MailboxState(**row) for row in rows]
+
+
+async def count_waiting(pool: Pool) -> tuple[int, int]:
+    """Of all tenants: tickets whose answer is overdue, and mails that are held."""
+    row = await pool.fetchrow(
+        "SELECT (SELECT count(*) FROM tickets WHERE status = 'OPEN' AND reply_by < now()),"
+        " (SELECT count(*) FROM quarantined_mails WHERE state = 'HELD')"
     )
-    return Ticket(**row), [TicketMessage(**message) for message in messages]
+    overdue, held = row
+    return overdue, held

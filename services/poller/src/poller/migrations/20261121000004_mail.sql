@@ -27,22 +27,34 @@ alter table tickets
     alter column reply_by drop not null, -- nothing waits for a reply
     add column channel text not null default 'mock',
     add column language text,
+    add column closed_at timestamptz, -- by a person: what was there by then waits no more
     drop constraint tickets_status_check,
     add check (status in ('OPEN', 'ANSWERED', 'CLOSED'));
 alter table tickets alter column channel drop default;
-create index tickets_of_order on tickets (tenant_id, marketplace, external_order_id);
+update tickets set closed_at = updated_at, reply_by = null where status = 'CLOSED';
+create index tickets_of_order on tickets (tenant_id, external_order_id, marketplace);
+create index tickets_of_status on tickets (tenant_id, status, last_message_at desc, id desc);
+create index tickets_of_channel on tickets (tenant_id, channel, last_message_at desc, id desc);
 create index tickets_overdue on tickets (tenant_id, reply_by) where status = 'OPEN';
 
 alter table external_messages
     alter column buyer drop not null,
     add column kind text not null default 'BUYER_MESSAGE',
     add column language text,
-    add column inbound_address text;
+    add column inbound_address text,
+    add column replies_to text[] not null default '{}', -- external ids
+    add column is_loose boolean not null default false; -- what it belongs to may still come
 alter table external_messages alter column kind drop default;
+create index external_messages_latest on external_messages (tenant_id, received_at desc);
+create index external_messages_loose on external_messages (tenant_id, marketplace, external_order_id) where is_loose;
+create index external_messages_loose_replies on external_messages using gin (replies_to) where is_loose;
 
 alter table ticket_messages
-    add column kind text not null default 'BUYER_MESSAGE';
-alter table ticket_messages alter column kind drop default;
+    add column kind text not null default 'BUYER_MESSAGE',
+    add column created_at timestamptz not null default '-infinity'; -- before any closing
+alter table ticket_messages
+    alter column kind drop default,
+    alter column created_at set default clock_timestamp();
 
 create table attachments (
     id                  uuid   primary key default uuidv7(),
@@ -70,16 +82,19 @@ create table quarantined_mails (
     decided_at  timestamptz,
     decided_by  text
 );
-create index quarantined_mails_held on quarantined_mails (id) where state = 'HELD';
+create index quarantined_mails_newest on quarantined_mails (created_at desc, id desc);
+create index quarantined_mails_of_state on quarantined_mails (state, created_at desc, id desc);
 
 -- migrate:down
 drop table quarantined_mails;
 drop table attachments;
-alter table ticket_messages drop column kind;
-alter table external_messages drop column kind, drop column language, drop column inbound_address;
+drop index external_messages_latest;
+alter table ticket_messages drop column kind, drop column created_at;
+alter table external_messages
+    drop column kind, drop column language, drop column inbound_address, drop column replies_to, drop column is_loose;
 drop index tickets_overdue;
 drop index tickets_of_order;
-alter table tickets drop column channel, drop column language, drop constraint tickets_status_check;
+alter table tickets drop column channel, drop column language, drop column closed_at, drop constraint tickets_status_check;
 update tickets set status = 'CLOSED' where status = 'ANSWERED';
 alter table tickets add check (status in ('OPEN', 'CLOSED'));
 drop table mailboxes;
