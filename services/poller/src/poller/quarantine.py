@@ -57,7 +57,7 @@ async def _held(conn: Conn, quarantined_id: UUID) -> HeldMail:
     held = await queries.get_quarantined(conn, quarantined_id)
     if held is None:
         raise QuarantinedNotFoundError("There is no such mail.")
-    if held.state is not QuarantineState.HELD:
+    if held.state != QuarantineState.HELD:
         raise QuarantineDecidedError(f"The mail was decided on already: it is {held.state}.")
     return held
 
