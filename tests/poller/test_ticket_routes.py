@@ -162,4 +162,6 @@ async def test_every_filter_finds_its_index(many: Pool, asked: dict[str, Any], i
     statement, arguments = ticket_queries.select_tickets("t-1", limit=50, **(nothing | asked))
     plan = "\n".join(row[0] for row in await many.fetch(f"EXPLAIN {statement}", *arguments))
     assert index in plan
+    if "overdue" in asked:
+        assert "reply_by" in plan.partition("Index Cond:")[2].partition("\n")[0]
     assert "Seq Scan" not in plan

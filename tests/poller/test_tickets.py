@@ -153,6 +153,17 @@ async def test_what_wants_no_answer_begins_no_ticket_and_tells_nothing(
     assert await conversations(pool) == {("m-1", "r-1")}
 
 
+async def test_replies_that_came_first_join_with_what_answers_them(pool: Pool, outbox: Outbox) -> None:
+    for number in (3, 2, 1):
+        answered = (f"r-{number - 1}" if number > 1 else "m-1",)
+        at = NOW + number * HOUR
+        await take(pool, outbox, reply(f"r-{number}", external_order_id=None, replies_to=answered, received_at=at))
+    await take(pool, outbox, message("m-1"))
+    assert await conversations(pool) == {("m-1", "r-1", "r-2", "r-3")}
+    [ticket] = await all_tickets(pool)
+    assert (ticket.status, ticket.reply_by, ticket.last_message_at) == ("ANSWERED", None, NOW + 3 * HOUR)
+
+
 async def test_a_closed_ticket_waits_for_nothing_until_a_message_comes(pool: Pool, outbox: Outbox) -> None:
     await take(pool, outbox, message("m-1", received_at=NOW + HOUR))
     [ticket] = await all_tickets(pool)

@@ -130,8 +130,7 @@ async def _quarantine(
 ) -> None:
     """Keep it with the headers that show where it comes from; its subject and text are for nobody's eyes."""
     found = mime.read(_kept(mail)[: mime.MAX_HEADER_BYTES]).headers
-    headers = {name: [_storable(value) for value in found.get(name.lower(), [])] for name in SHOWN_HEADERS}
-    headers = {name: values for name, values in headers.items() if values}
+    headers = {name: found[name.lower()] for name in SHOWN_HEADERS if name.lower() in found}
     if await queries.insert_quarantined(conn, _digest(mail), mailbox, reason, tenant_id, headers, mail):
         MAILS.labels(reason.value).inc()
         log.warning("mail_quarantined", mailbox=mailbox, uid=mail.uid, reason=reason.value)
@@ -143,8 +142,3 @@ def _kept(mail: Fetched) -> bytes:
 
 def _digest(mail: Fetched) -> bytes:
     return hashlib.sha256(_kept(mail)).digest()
-
-
-def _storable(value: str) -> str:
-    """Quarantine is where a mail comes to rest: nothing in its headers may be refused there."""
-    return value.replace("\0", "").encode(errors="replace").decode()
