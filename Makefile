@@ -54,7 +54,8 @@ fmt: setup ## Format and fix what can be fixed
 
 lock: setup ## Compile the lock files again after a change of dependencies
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
-	$(LOCK) requirements/dev.in requirements/uv.in devstack/pyproject.toml shared/pyproject.toml -c requirements/uv.txt -o requirements/dev.txt
+	$(LOCK) requirements/dev.in requirements/uv.in devstack/pyproject.toml shared/pyproject.toml \
+		$(SERVICES:%=services/%/pyproject.toml) -c requirements/uv.txt -o requirements/dev.txt
 	for s in $(SERVICES); do $(LOCK) services/$$s/pyproject.toml -c requirements/dev.txt -o requirements/$$s.txt || exit 1; done
 
 bench: setup ## Measure, beside a limit in the same run (NAME=demo for one); results in bench/results

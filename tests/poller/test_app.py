@@ -10,7 +10,7 @@ from nats.js.api import DeliverPolicy
 
 from devstack.services import environment
 from devstack.stack import Stack
-from poller import queries
+from poller import queries, ticket_queries
 from shared.db import Pool
 from tests.builders import new_id
 from tests.poller.conftest import schedule
@@ -54,8 +54,8 @@ async def test_once_polls_what_is_due_publishes_it_and_ends(stack: Stack, pool: 
     finally:
         await connection.close()
     assert await pool.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL") == 0
-    assert len(await queries.list_tickets(pool, due, limit=10, before=None, status=None)) == 3
-    assert await queries.list_tickets(pool, not_due, limit=10, before=None, status=None) == []
+    assert len(await ticket_queries.list_tickets(pool, due, limit=10, before=None)) == 3
+    assert await ticket_queries.list_tickets(pool, not_due, limit=10, before=None) == []
     [polled] = await queries.list_schedules(pool, due)
     assert (polled.running, polled.last_success_at is not None) == (False, True)
     for fact in ("poll_starting", "poll_fetched", "poll_completed"):

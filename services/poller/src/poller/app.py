@@ -7,7 +7,7 @@ from shared.service import Service, run
 from shared.settings import load
 from shared.telemetry import log
 
-from . import handlers, mock, polling
+from . import handlers, mock, polling, silence
 from .routes import ROUTES
 from .settings import PollerSettings
 
@@ -19,6 +19,7 @@ async def serve() -> None:
         service.handle("start_polling", partial(handlers.start_polling, pool=service.pool, settings=settings))
         service.handle("stop_polling", partial(handlers.stop_polling, pool=service.pool, settings=settings))
         service.loop("polling", partial(polling.run, service.pool, service.outbox, mock.fetch))
+        service.loop("silence", partial(silence.run, service.pool))
         await service.serve(ROUTES, dependencies={"source": mock.fetch})
 
 

@@ -23,7 +23,15 @@ async def stop_polling(event: ConnectionDisconnected, event_id: str, *, pool: Po
 
 
 async def follow_tenant(event: TenantSynced, event_id: str, *, pool: Pool) -> None:
-    """An archived tenant is polled no more, but for a poll in hand; one that comes back is due at once."""
+    """An archived tenant is polled no more, but for a poll in hand; one that comes back is due at once. Mail goes where
+    its addresses say.
+    """
     async with pool.acquire() as conn, conn.transaction():
-        if await inbox.claim(conn, "follow_tenant", event_id) and await queries.upsert_tenant(conn, event):
+        if not await inbox.claim(conn, "follow_tenant", event_id):
+            return
+        changed = await queries.upsert_tenant(conn, event)
+        if changed is None:
+            return
+        await queries.replace_addresses(conn, event)
+        if changed:
             await queries.make_due(conn, event.tenant_id)

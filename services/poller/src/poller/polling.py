@@ -9,11 +9,11 @@ from datetime import timedelta
 from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.db import Pool
 from shared.errors import PermanentError, RetryLaterError
-from shared.events import ConnectionRejected, MessageReceived
+from shared.events import ConnectionRejected
 from shared.outbox import Outbox
 from shared.telemetry import log
 
-from . import queries
+from . import queries, tickets
 from .domain import IncomingMessage, Lease, NotScheduledError, Polled, PollRunningError
 
 LEASE = timedelta(seconds=30)
@@ -86,25 +86,6 @@ async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Pol
         if not await queries.finish_poll(conn, lease):
             raise PollRunningError("The poll was overtaken: it took too long, or the account changed meanwhile.")
         for message in sorted(messages, key=lambda message: (message.received_at, message.external_id)):
-            message_id = await queries.insert_message(conn, lease, message)
-            if message_id is None:
-                continue
-            ticket_id, reply_by = await queries.upsert_ticket(conn, lease, message)
-            await queries.insert_ticket_message(conn, ticket_id, message_id, message)
-            await outbox.add(
-                conn,
-                MessageReceived(
-                    tenant_id=lease.tenant_id,
-                    marketplace=lease.marketplace,
-                    message_id=message_id,
-                    external_id=message.external_id,
-                    ticket_id=ticket_id,
-                    external_order_id=message.external_order_id,
-                    source=message.source,
-                    received_at=message.received_at,
-                    reply_by=reply_by,
-                ),
-            )
-            stored += 1
+            stored += await tickets.take(conn, outbox, lease.tenant_id, lease.marketplace, message)
     log.info("poll_completed", tenant_id=lease.tenant_id, stored=stored)
     return Polled(len(messages), stored)

@@ -1,14 +1,28 @@
-"""All SQL. conn: inside the caller's transaction; pool: a statement of its own. The tenant is in every WHERE."""
+"""All SQL but that of tickets. conn: inside the caller's transaction; pool: a statement of its own. The tenant is in
+every WHERE.
+"""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.db import Conn, Pool
 from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
-from .domain import IncomingMessage, Lease, Schedule, Ticket, TicketMessage, reply_by
+from .domain import (
+    Address,
+    Fetched,
+    HeldMail,
+    Lease,
+    MailboxLease,
+    MailboxState,
+    Quarantined,
+    QuarantineReason,
+    QuarantineState,
+    Schedule,
+)
 
-_TICKET = "id, tenant_id, marketplace, external_order_id, subject, status, reply_by, last_message_at, created_at"
+_QUARANTINED = "id, reason, state, mailbox, tenant_id, received_at, headers, created_at, decided_at, decided_by"
 
 
 async def upsert_schedule(conn: Conn, event: ConnectionConnected, interval_seconds: int) -> None:
@@ -54,20 +68,20 @@ async def disconnect(conn: Conn, event: ConnectionDisconnected, interval_seconds
     )
 
 
-async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool:
-    """True when the tenant was archived and is no more; an event older than what we know changes nothing."""
-    came_back = await conn.fetchval(
+async def upsert_tenant(conn: Conn, event: TenantSynced) -> bool | None:
+    """True when the tenant was archived and is no more; None when the event is older than what we know."""
+    came_back: bool | None = await conn.fetchval(
         """
         INSERT INTO tenants AS t (id, archived, synced_at) VALUES ($1, $2, $3)
         ON CONFLICT (id) DO UPDATE SET archived = excluded.archived, synced_at = excluded.synced_at
          WHERE t.synced_at IS NULL OR t.synced_at < excluded.synced_at
-        RETURNING old.archived AND NOT new.archived
+        RETURNING coalesce(old.archived AND NOT new.archived, false)
         """,
         event.tenant_id,
         event.archived,
         event.synced_at,
     )
-    return came_back is True
+    return came_back
 
 
 async def is_archived(pool: Pool, tenant_id: str) -> bool:
@@ -162,102 +176,167 @@ async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
     return [Schedule(**row) for row in rows]
 
 
-async def insert_message(conn: Conn, lease: Lease, message: IncomingMessage) -> UUID | None:
-    """None when we have it already."""
-    message_id: UUID | None = await conn.fetchval(
-        """
-        INSERT INTO external_messages
-               (tenant_id, marketplace, external_id, source, external_order_id, buyer, subject, body, received_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-        ON CONFLICT (tenant_id, marketplace, external_id) DO NOTHING RETURNING id
-        """,
-        lease.tenant_id,
-        lease.marketplace,
-        message.external_id,
-        message.source,
-        message.external_order_id,
-        message.buyer,
-        message.subject,
-        message.body,
-        message.received_at,
-    )
-    return message_id
-
-
-async def upsert_ticket(conn: Conn, lease: Lease, message: IncomingMessage) -> tuple[UUID, datetime]:
-    """The conversation with this buyer about this order, opened again or begun; and when to reply by."""
-    row = await conn.fetchrow(
-        """
-        UPDATE tickets
-           SET status = 'OPEN', reply_by = $5, last_message_at = greatest(last_message_at, $6),
-               updated_at = clock_timestamp()
-         WHERE id = (SELECT id FROM tickets
-                      WHERE tenant_id = $1 AND marketplace = $2 AND buyer = $3
-                        AND external_order_id IS NOT DISTINCT FROM $4
-                      ORDER BY last_message_at DESC LIMIT 1 FOR UPDATE)
-        RETURNING id, reply_by
-        """,
-        lease.tenant_id,
-        lease.marketplace,
-        message.buyer,
-        message.external_order_id,
-        reply_by(message.received_at),
-        message.received_at,
-    ) or await conn.fetchrow(
-        """
-        INSERT INTO tickets
-               (tenant_id, marketplace, buyer, external_order_id, subject, reply_by, last_message_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, reply_by
-        """,
-        lease.tenant_id,
-        lease.marketplace,
-        message.buyer,
-        message.external_order_id,
-        message.subject,
-        reply_by(message.received_at),
-        message.received_at,
-    )
-    return row["id"], row["reply_by"]
-
-
-async def insert_ticket_message(conn: Conn, ticket_id: UUID, message_id: UUID, message: IncomingMessage) -> None:
+async def replace_addresses(conn: Conn, event: TenantSynced) -> None:
+    """The tenant's addresses as the event has them; one that it does not name any more takes no mail, nor does any of
+    an archived tenant.
+    """
+    await conn.execute("UPDATE inbound_addresses SET enabled = false WHERE tenant_id = $1", event.tenant_id)
     await conn.execute(
-        "INSERT INTO ticket_messages (ticket_id, external_message_id, body, sent_at) VALUES ($1, $2, $3, $4)",
-        ticket_id,
-        message_id,
-        message.body,
-        message.received_at,
+        """
+        INSERT INTO inbound_addresses (email, tenant_id, marketplace, country, enabled)
+        SELECT DISTINCT ON (lower(email)) lower(email), $1, marketplace, country, status <> 'DISABLED' AND NOT $6
+          FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) a (email, marketplace, country, status)
+         ORDER BY lower(email)
+        ON CONFLICT (email) DO UPDATE
+           SET tenant_id = excluded.tenant_id, marketplace = excluded.marketplace, country = excluded.country,
+               enabled = excluded.enabled
+        """,
+        event.tenant_id,
+        [address.email for address in event.inbound_addresses],
+        [address.marketplace for address in event.inbound_addresses],
+        [address.country for address in event.inbound_addresses],
+        [address.status for address in event.inbound_addresses],
+        event.archived,
     )
 
 
-async def list_tickets(
-    pool: Pool, tenant_id: str, *, limit: int, before: tuple[datetime, UUID] | None, status: str | None
-) -> list[Ticket]:
-    """The latest first; before is the place of the last ticket of the page before."""
+async def list_addresses(conn: Conn, emails: Sequence[str]) -> dict[str, Address]:
+    """Those of the addresses that are ours, by address."""
+    rows = await conn.fetch(
+        "SELECT email, tenant_id, marketplace, enabled FROM inbound_addresses WHERE email = ANY ($1::text[])",
+        list(emails),
+    )
+    return {row["email"]: Address(**row) for row in rows}
+
+
+async def claim_mailbox(pool: Pool, name: str, lease: timedelta) -> MailboxLease | None:
+    """None while another replica has it. The first time makes its row."""
+    row = await pool.fetchrow(
+        """
+        INSERT INTO mailboxes AS m (name, leased_until, lease_token) VALUES ($1, clock_timestamp() + $2, 1)
+        ON CONFLICT (name) DO UPDATE SET leased_until = excluded.leased_until, lease_token = m.lease_token + 1
+         WHERE m.leased_until IS NULL OR m.leased_until < clock_timestamp()
+        RETURNING name, lease_token AS token, uid_validity, last_uid
+        """,
+        name,
+        lease,
+    )
+    return MailboxLease(**row) if row else None
+
+
+async def renew_mailbox(pool: Pool, held: MailboxLease, lease: timedelta, error: str | None = None) -> bool:
+    """Keep a mailbox, and say that all is read that there was, or what keeps us from it. False when it is lost."""
+    renewed = await pool.fetchval(
+        "UPDATE mailboxes SET leased_until = clock_timestamp() + $3, last_error = $4,"
+        " last_read_at = CASE WHEN $4::text IS NULL THEN clock_timestamp() ELSE last_read_at END"
+        " WHERE name = $1 AND lease_token = $2 RETURNING true",
+        held.name,
+        held.token,
+        lease,
+        error,
+    )
+    return renewed is not None
+
+
+async def release_mailbox(pool: Pool, held: MailboxLease) -> None:
+    await pool.execute(
+        "UPDATE mailboxes SET leased_until = NULL WHERE name = $1 AND lease_token = $2", held.name, held.token
+    )
+
+
+async def advance_mailbox(conn: Conn, held: MailboxLease, uid_validity: int, uid: int) -> bool:
+    """All up to this one is stored. False when the lease is lost: roll back."""
+    advanced = await conn.fetchval(
+        "UPDATE mailboxes SET uid_validity = $3, last_uid = $4, last_mail_at = clock_timestamp()"
+        " WHERE name = $1 AND lease_token = $2 RETURNING true",
+        held.name,
+        held.token,
+        uid_validity,
+        uid,
+    )
+    return advanced is not None
+
+
+async def insert_quarantined(
+    conn: Conn,
+    digest: bytes,
+    mailbox: str,
+    reason: QuarantineReason,
+    tenant_id: str | None,
+    headers: dict[str, list[str]],
+    mail: Fetched,
+) -> bool:
+    """False when this very mail is, or was, there already."""
+    inserted = await conn.fetchval(
+        "INSERT INTO quarantined_mails (digest, mailbox, reason, tenant_id, headers, raw, received_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO NOTHING RETURNING true",
+        digest,
+        mailbox,
+        reason,
+        tenant_id,
+        headers,
+        mail.raw,
+        mail.received_at,
+    )
+    return inserted is not None
+
+
+async def list_quarantined(
+    pool: Pool, *, limit: int, before: tuple[datetime, UUID] | None, state: str | None
+) -> list[Quarantined]:
+    """The latest first, of every tenant and of none."""
     before_at, before_id = before or (None, None)
     rows = await pool.fetch(
-        f"SELECT {_TICKET} FROM tickets WHERE tenant_id = $1"  # noqa: S608 - a constant list of columns
-        " AND ($2::timestamptz IS NULL OR (last_message_at, id) < ($2, $3::uuid))"
-        " AND ($4::text IS NULL OR status = $4)"
-        " ORDER BY last_message_at DESC, id DESC LIMIT $5",
-        tenant_id,
+        f"SELECT {_QUARANTINED} FROM quarantined_mails"  # noqa: S608 - a constant list of columns
+        " WHERE ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid)) AND ($4::text IS NULL OR state = $4)"
+        " ORDER BY created_at DESC, id DESC LIMIT $1",
+        limit,
         before_at,
         before_id,
-        status,
-        limit,
+        state,
     )
-    return [Ticket(**row) for row in rows]
+    return [Quarantined(**row) for row in rows]
 
 
-async def get_ticket(pool: Pool, tenant_id: str, ticket_id: UUID) -> tuple[Ticket, list[TicketMessage]] | None:
-    row = await pool.fetchrow(
-        f"SELECT {_TICKET} FROM tickets WHERE tenant_id = $1 AND id = $2",  # noqa: S608 - as above
+async def get_quarantined(conn: Conn, quarantined_id: UUID) -> HeldMail | None:
+    """Locked: it is decided on once."""
+    row = await conn.fetchrow(
+        "SELECT state, reason, received_at, raw FROM quarantined_mails WHERE id = $1 FOR UPDATE", quarantined_id
+    )
+    return HeldMail(**row) if row else None
+
+
+async def decide_quarantined(
+    conn: Conn, quarantined_id: UUID, state: QuarantineState, tenant_id: str | None, by: str
+) -> Quarantined:
+    """Decided: its content is not kept any longer."""
+    row = await conn.fetchrow(
+        "UPDATE quarantined_mails SET state = $2, tenant_id = coalesce($3, tenant_id), raw = NULL,"  # noqa: S608 - constant
+        f" decided_at = clock_timestamp(), decided_by = $4 WHERE id = $1 RETURNING {_QUARANTINED}",
+        quarantined_id,
+        state,
         tenant_id,
-        ticket_id,
+        by,
     )
-    if row is None:
-        return None
-    messages = await pool.fetch(
-        "SELECT id, body, sent_at FROM ticket_messages WHERE ticket_id = $1 ORDER BY sent_at, id", ticket_id
+    return Quarantined(**row)
+
+
+async def get_tenant_archived(conn: Conn, tenant_id: str) -> bool | None:
+    """None when we have not heard of the tenant."""
+    archived: bool | None = await conn.fetchval("SELECT archived FROM tenants WHERE id = $1", tenant_id)
+    return archived
+
+
+async def list_mailboxes(pool: Pool) -> list[MailboxState]:
+    rows = await pool.fetch("SELECT name, last_read_at, last_mail_at, last_error FROM mailboxes ORDER BY name")
+    return [MailboxState(**row) for row in rows]
+
+
+async def count_waiting(pool: Pool) -> tuple[int, int]:
+    """Of all tenants: tickets whose answer is overdue, and mails that are held."""
+    row = await pool.fetchrow(
+        "SELECT (SELECT count(*) FROM tickets WHERE status = 'OPEN' AND reply_by < now()),"
+        " (SELECT count(*) FROM quarantined_mails WHERE state = 'HELD')"
     )
-    return Ticket(**row), [TicketMessage(**message) for message in messages]
+    overdue, held = row
+    return overdue, held

@@ -1,0 +1,34 @@
+"""What should be heard and is not: mailboxes that nobody reads, overdue answers, mail that waits for a person."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from prometheus_client import Gauge
+
+from shared.db import Pool
+
+from . import queries
+
+MAILBOX_AGE = Gauge(
+    "mailbox_seconds_since_read", "Since each mailbox was read to its end; +Inf when never", ["mailbox"]
+)
+OVERDUE = Gauge("tickets_overdue", "Open tickets whose answer is overdue")
+HELD = Gauge("mails_held", "Mails in quarantine that wait for a decision")
+MEASURE_SECONDS = 30
+
+
+async def run(pool: Pool) -> None:
+    """Measure, for as long as the service runs."""
+    while True:
+        await measure(pool)
+        await asyncio.sleep(MEASURE_SECONDS)
+
+
+async def measure(pool: Pool) -> None:
+    now = datetime.now(UTC)
+    for mailbox in await queries.list_mailboxes(pool):
+        age = (now - mailbox.last_read_at).total_seconds() if mailbox.last_read_at else float("inf")
+        MAILBOX_AGE.labels(mailbox.name).set(age)
+    overdue, held = await queries.count_waiting(pool)
+    OVERDUE.set(overdue)
+    HELD.set(held)
