@@ -54,6 +54,9 @@ service imap-login {{
 }}
 """
 
+# Its own knows neither the comma of a set nor a partial fetch.
+mock.command_re = re.compile(rb"((DONE)|(?P<tag>\w+) (?P<cmd>\w+)( .*)?$)")
+
 
 class Server(Protocol):
     """A mailbox that tests fill."""
@@ -91,9 +94,10 @@ class Dovecot:
             path.unlink()
 
     def renumber(self) -> None:
-        for path in (self.folder / "mail").glob("dovecot*"):
-            if path.name != "dovecot-uidvalidity":
-                path.unlink()
+        for path in (self.folder / "mail").glob("dovecot.index*"):
+            path.unlink()
+        listed = self.folder / "mail" / "dovecot-uidlist"
+        listed.write_text(re.sub(r"\bV(\d+)", lambda found: f"V{int(found[1]) + 1}", listed.read_text(), count=1))
 
     def seen(self) -> bool:
         return any("S" in path.name.partition(":2,")[2] for path in self._mails())
@@ -104,14 +108,14 @@ class Dovecot:
 
 @asynccontextmanager
 async def dovecot(authority: trustme.CA) -> AsyncIterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="dovecot-"))
+    folder = Path(tempfile.mkdtemp(prefix="dovecot-"))  # short, for its sockets, and for its user to enter
     folder.chmod(0o755)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for sub in ("mail/new", "mail/cur", "mail/tmp", "home"):
         (folder / sub).mkdir(parents=True)
-    for path in (folder / "mail", *(folder / "mail").iterdir(), folder / "home"):
+    for path in (folder / "mail", folder / "mail/new", folder / "mail/cur", folder / "mail/tmp", folder / "home"):
         os.chown(path, 65534, 65534)
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_pem.write_to_path(folder / "key.pem")
@@ -226,7 +230,7 @@ class Mock:
     def deliver(self, raw: bytes) -> None:
         self.state.add_mail(self.user, _Mail(raw))
         for connection in self.connections:
-            if not connection.transport.is_closing():
+            if connection.transport and not connection.transport.is_closing():
                 connection.notify_new_mail(len(self._mails()))
 
     def empty(self) -> None:
@@ -254,7 +258,8 @@ async def aioimaplib_server(authority: trustme.CA) -> AsyncIterator[Server]:
     finally:
         listening.close()
         for connection in made.connections:
-            connection.transport.abort()
+            if connection.transport:
+                connection.transport.abort()
         await listening.wait_closed()
 
 
@@ -326,6 +331,6 @@ async def wire(to_port: int) -> AsyncIterator[Wire]:
 
 def has_dovecot() -> str | None:
     """Why not."""
-    if not Path(DOVECOT).exists() or not re.search("imap", " ".join(os.listdir("/usr/lib/dovecot"))):
+    if not Path(DOVECOT).exists() or not Path("/usr/lib/dovecot/imap").exists():
         return "Dovecot is not installed (apt-get install dovecot-imapd)"
     return None if os.geteuid() == 0 else "Dovecot needs root, to serve as another user"

@@ -217,7 +217,8 @@ class Session:
     async def _answer(self, asked: Coroutine[Any, Any, T] | asyncio.Future[T], seconds: float | None = None) -> T:
         task, lost = asyncio.ensure_future(asked), self._protocol.lost
         try:
-            await asyncio.wait({task, lost}, timeout=seconds or ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {task, lost}
+            await asyncio.wait(waited, timeout=seconds or ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
         except aioimaplib.CommandTimeout:
