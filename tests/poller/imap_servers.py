@@ -109,7 +109,7 @@ class Dovecot:
 @asynccontextmanager
 async def dovecot(authority: trustme.CA) -> AsyncIterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="dovecot-"))  # short, for its sockets, and for its user to enter
-    folder.chmod(0o755)
+    folder.chmod(0o755)  # noqa: ASYNC240 - a test may wait for its disk
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
