@@ -258,6 +258,7 @@ async def test_a_mailbox_emptied_while_it_is_read_is_no_failure(
     assert await reading.stored() == []
     reading.server.deliver(mail(9))
     await reading.has(9)
+    assert reading.wire.connections == 1
 
 
 async def test_a_mail_that_is_too_large_is_kept_by_its_header(
