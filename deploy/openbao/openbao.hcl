@@ -84,7 +84,20 @@ initialize "policies" {
     }
   }
 
-  # Brings in the application's credentials and sees no tenant's.
+  # Read the mailboxes that buyers' messages come to.
+  request "policy-mailbox-reader" {
+    operation = "update"
+    path      = "sys/policies/acl/mailbox-reader"
+    data = {
+      policy = <<-EOT
+        path "secret/data/keybuzz/mailboxes/*" {
+          capabilities = ["read"]
+        }
+      EOT
+    }
+  }
+
+  # Brings in the application's and the mailboxes' credentials and sees no tenant's.
   request "policy-operator" {
     operation = "update"
     path      = "sys/policies/acl/operator"
@@ -94,6 +107,9 @@ initialize "policies" {
           capabilities = ["create", "update", "read"]
         }
         path "secret/data/keybuzz/ai/*" {
+          capabilities = ["create", "update", "read"]
+        }
+        path "secret/data/keybuzz/mailboxes/*" {
           capabilities = ["create", "update", "read"]
         }
       EOT
@@ -126,7 +142,7 @@ initialize "roles" {
     path      = "auth/approle/role/poller"
     data = {
       role_id        = { eval_source = "env", eval_type = "string", env_var = "POLLER_ROLE_ID", require_present = true }
-      token_policies = ["amazon-reader"]
+      token_policies = ["amazon-reader", "mailbox-reader"]
       token_ttl      = "1h"
       token_max_ttl  = "24h"
     }

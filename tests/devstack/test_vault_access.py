@@ -15,6 +15,7 @@ from devstack.stack import Stack
 APP = "secret/data/keybuzz/amazon_spapi/app"
 APP_KEYBUZZ = "secret/data/keybuzz/amazon_spapi/app_keybuzz"
 OLD_APP = "secret/data/keybuzz/ai/amazon_spapi_app"
+MAILBOX = "secret/data/keybuzz/mailboxes/inbound"
 TENANT = "secret/data/keybuzz/tenants/kbz-001/amazon_spapi"
 TENANT_METADATA = "secret/metadata/keybuzz/tenants/kbz-001/amazon_spapi"
 TENANT_DESTROY = "secret/destroy/keybuzz/tenants/kbz-001/amazon_spapi"
@@ -70,9 +71,10 @@ ALLOWED = {
         ("GET", TENANT_METADATA),
         ("LIST", TENANTS),
     },
-    "poller": READS,
+    "poller": READS | {("GET", MAILBOX)},
     "orders": READS,
-    "operator": (READS - {("GET", TENANT)}) | {("POST", APP), ("POST", APP_KEYBUZZ), ("POST", OLD_APP)},
+    "operator": (READS - {("GET", TENANT)})
+    | {("POST", APP), ("POST", APP_KEYBUZZ), ("POST", OLD_APP), ("GET", MAILBOX), ("POST", MAILBOX)},
 }
 
 

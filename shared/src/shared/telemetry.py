@@ -92,8 +92,17 @@ def configure_logging(service: str, level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # Their INFO lines hold URLs with query strings; ours tell the same facts without them.
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "faststream", "hvac", "urllib3"):
+    # Their INFO lines hold URLs with query strings, or mails; ours tell the same facts without them.
+    for chatty in (
+        "httpx",
+        "httpcore",
+        "uvicorn.access",
+        "uvicorn.error",
+        "faststream",
+        "hvac",
+        "urllib3",
+        "aioimaplib",
+    ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

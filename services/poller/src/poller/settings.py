@@ -1,20 +1,42 @@
 """What poller reads from the environment."""
 
-from shared.settings import Secret, Settings
+from collections.abc import Container
+from typing import Annotated
+
+from msgspec import Meta
+
+from shared.settings import AmazonSettings
 
 
-class PollerSettings(Settings, frozen=True, kw_only=True):
+class PollerSettings(AmazonSettings, frozen=True, kw_only=True):
     """Beside the common ones: how often, and from where."""
 
-    jwt_secret: Secret
     poll_interval_seconds: int = 300
     amazon_use_mock: bool
+    mailboxes: Annotated[str, Meta(pattern=r"\A(?:[a-z0-9][a-z0-9-]{0,62}(?:,[a-z0-9][a-z0-9-]{0,62})*)?\Z")] = ""
+    """The names of the mailboxes that buyers' messages come to, by commas; each has its account in Vault."""
+    mail_authserv_id: str | None = None
+    """What their server calls itself in Authentication-Results."""
+    mailbox_cacert: str | None = None
+
+    @property
+    def mailbox_names(self) -> list[str]:
+        return sorted({name for name in self.mailboxes.split(",") if name})
+
+    @classmethod
+    def missing_together(cls, given: Container[str]) -> list[str]:
+        missing = super().missing_together(given)
+        if "mailboxes" in given and "mail_authserv_id" not in given:
+            missing.append(
+                "MAIL_AUTHSERV_ID is missing: with MAILBOXES, it says whose Authentication-Results are believed"
+            )
+        return missing
 
     def __post_init__(self) -> None:
-        if not self.amazon_use_mock:
+        if not self.amazon_use_mock and not self.mailboxes:
             raise ValueError(
-                "AMAZON_USE_MOCK is false, but the mock is the only source of messages that this version has: set it"
-                " to true"
+                "AMAZON_USE_MOCK is false and MAILBOXES is empty, but the mock is the only source of messages beside"
+                " mailboxes: set one of the two"
             )
         if self.poll_interval_seconds < 1:
             raise ValueError("POLL_INTERVAL_SECONDS has to be 1 or more")

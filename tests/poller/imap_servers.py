@@ -1,0 +1,336 @@
+"""Mail servers of the tests' own: Dovecot, and the test server of aioimaplib with what it lacks; and a wire to cut."""
+
+import asyncio
+import contextlib
+import email
+import os
+import re
+import shutil
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import trustme
+from aioimaplib import imap_testing_server as mock
+
+USER, PASSWORD = "inbound", 'secret "and" \\ quoted'
+DOVECOT = shutil.which("dovecot") or "/usr/sbin/dovecot"
+CONFIG = """\
+protocols = imap
+listen = 127.0.0.1
+base_dir = {folder}/run
+log_path = {folder}/log
+mail_location = maildir:{folder}/mail
+mailbox_idle_check_interval = 1 s
+ssl = required
+ssl_cert = <{folder}/cert.pem
+ssl_key = <{folder}/key.pem
+passdb {{
+  driver = passwd-file
+  args = {folder}/users
+}}
+userdb {{
+  driver = static
+  args = uid=65534 gid=65534 home={folder}/home
+}}
+first_valid_uid = 1
+service anvil {{
+  chroot =
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = 0
+  }}
+  inet_listener imaps {{
+    port = {port}
+    ssl = yes
+  }}
+}}
+"""
+
+# Its own knows neither the comma of a set nor a partial fetch.
+mock.command_re = re.compile(rb"((DONE)|(?P<tag>\w+) (?P<cmd>\w+)( .*)?$)")
+
+
+class Server(Protocol):
+    """A mailbox that tests fill."""
+
+    port: int
+
+    def deliver(self, raw: bytes) -> None: ...
+    def empty(self) -> None: ...
+    def renumber(self) -> None:
+        """Another UIDVALIDITY, while nobody reads."""
+
+    def seen(self) -> bool: ...
+    def kept(self) -> int: ...
+
+
+class Dovecot:
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self._count = 0
+
+    def deliver(self, raw: bytes) -> None:
+        self._count += 1
+        name = f"{1_700_000_000 + self._count}.{self._count}.test"
+        path = self.folder / "mail" / "tmp" / name
+        path.write_bytes(raw)
+        os.chown(path, 65534, 65534)
+        path.rename(self.folder / "mail" / "new" / name)
+
+    def _mails(self) -> list[Path]:
+        return [path for sub in ("new", "cur") for path in (self.folder / "mail" / sub).iterdir()]
+
+    def empty(self) -> None:
+        for path in self._mails():
+            path.unlink()
+
+    def renumber(self) -> None:
+        for path in (self.folder / "mail").glob("dovecot.index*"):
+            path.unlink()
+        listed = self.folder / "mail" / "dovecot-uidlist"
+        listed.write_text(re.sub(r"\bV(\d+)", lambda found: f"V{int(found[1]) + 1}", listed.read_text(), count=1))
+
+    def seen(self) -> bool:
+        return any("S" in path.name.partition(":2,")[2] for path in self._mails())
+
+    def kept(self) -> int:
+        return len(self._mails())
+
+
+@asynccontextmanager
+async def dovecot(authority: trustme.CA) -> AsyncIterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="dovecot-"))  # short, for its sockets, and for its user to enter
+    folder.chmod(0o755)  # noqa: ASYNC240 - a test may wait for its disk
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for sub in ("mail/new", "mail/cur", "mail/tmp", "home"):
+        (folder / sub).mkdir(parents=True)
+    for path in (folder / "mail", folder / "mail/new", folder / "mail/cur", folder / "mail/tmp", folder / "home"):
+        os.chown(path, 65534, 65534)
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    (folder / "users").write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
+    (folder / "dovecot.conf").write_text(CONFIG.format(folder=folder, port=port))
+    process = await asyncio.create_subprocess_exec(DOVECOT, "-F", "-c", folder / "dovecot.conf")
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    assert process.returncode is None, (folder / "log").read_text()
+                    await asyncio.sleep(0.05)
+                else:
+                    writer.close()
+                    break
+        yield Dovecot(folder, port)
+    finally:
+        process.terminate()
+        await process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Connection(mock.ImapProtocol):  # type: ignore[misc] # it has no types
+    """As RFC 3501 has EXAMINE, SEARCH and FETCH."""
+
+    def examine(self, tag: str, *args: str) -> None:
+        self.user_mailbox = args[0].strip('"')
+        self.uidvalidity = self.server_state.uid_validity
+        super().examine(tag, self.user_mailbox)
+        self.state = mock.SELECTED
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error and None)
+
+    def _mails(self) -> list[Any]:
+        return list(self.server_state.get_mailbox_messages(self.user_login, self.user_mailbox))
+
+    def search(self, tag: str, *args: str) -> None:
+        mails = self._mails()
+        uids = [mail.uid for mail in mails]
+        if args[1].upper() == "UID":
+            uids = [uid for uid in uids if uid in _set(args[2], max(uids, default=0))]
+        else:
+            assert args[1].upper() == "SINCE"
+            day = datetime.strptime(args[2], "%d-%b-%Y").replace(tzinfo=UTC)
+            uids = [mail.uid for mail in mails if mail.date >= day]
+        self.send_untagged_line("SEARCH " + " ".join(map(str, uids)))
+        self.send_tagged_line(tag, "OK SEARCH completed")
+
+    def fetch(self, tag: str, *args: str) -> None:
+        wanted, items = _set(args[1], 0), " ".join(args[2:])
+        for mail in self._mails():
+            if mail.uid in wanted:
+                raw = mail.as_bytes()
+                told = f"{mail.id} FETCH (UID {mail.uid}".encode()
+                if "RFC822.SIZE" in items:
+                    told += mail.date.strftime(f' RFC822.SIZE {len(raw)} INTERNALDATE "%d-%b-%Y %H:%M:%S %z"').encode()
+                if "BODY[]" in items:
+                    mail.flags.append(r"\Seen")
+                if "BODY.PEEK[]" in items:
+                    told += b" BODY[] {%d}\r\n%b" % (len(raw), raw)
+                if "BODY.PEEK[HEADER]" in items:
+                    head = raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+                    told += b" BODY[HEADER]<0> {%d}\r\n%b" % (len(head), head)
+                self.send_raw_untagged_line(told + b")")
+        self.send_tagged_line(tag, "OK FETCH completed.")
+
+
+def _set(text: str, last: int) -> set[int]:
+    """A range with * has the last mail always."""
+    found: set[int] = set()
+    for each in text.split(","):
+        start, _, end = each.partition(":")
+        if end == "*":
+            found |= {*range(int(start), last + 1), last}
+        else:
+            found |= set(range(int(start), int(end or start) + 1))
+    return found
+
+
+class _Mail(mock.Mail):  # type: ignore[misc] # it has no types
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(email.message_from_bytes(raw), datetime.now(UTC))
+        self.raw = raw
+
+    def as_bytes(self) -> bytes:
+        return self.raw
+
+
+class Mock:
+    def __init__(self) -> None:
+        self.server = mock.MockImapServer(loop=asyncio.get_running_loop())
+        self.port = 0
+        self.connections: list[_Connection] = []
+        self.state = self.server._server_state
+        self.state.uid_validity = 1
+        self.user = f'"{USER}"'
+
+    def connect(self) -> _Connection:
+        self.connections.append(
+            _Connection(self.state, capabilities=self.server.capabilities, loop=asyncio.get_running_loop())
+        )
+        return self.connections[-1]
+
+    def _mails(self) -> list[Any]:
+        found: list[Any] = self.state.mailboxes.get(self.user, {}).get("INBOX", [])
+        return found
+
+    def deliver(self, raw: bytes) -> None:
+        self.state.add_mail(self.user, _Mail(raw))
+        for connection in self.connections:
+            if connection.transport and not connection.transport.is_closing():
+                connection.notify_new_mail(len(self._mails()))
+
+    def empty(self) -> None:
+        self._mails().clear()
+
+    def renumber(self) -> None:
+        self.state.uid_validity += 1
+
+    def seen(self) -> bool:
+        return any(r"\Seen" in mail.flags for mail in self._mails())
+
+    def kept(self) -> int:
+        return len(self._mails())
+
+
+@asynccontextmanager
+async def aioimaplib_server(authority: trustme.CA) -> AsyncIterator[Server]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    made = Mock()
+    listening = await asyncio.get_running_loop().create_server(made.connect, "127.0.0.1", 0, ssl=context)
+    made.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        listening.close()
+        for connection in made.connections:
+            if connection.transport:
+                connection.transport.abort()
+        await listening.wait_closed()
+
+
+class Wire:
+    """What lies between: it can be cut after some bytes more, or fall silent."""
+
+    def __init__(self, to_port: int) -> None:
+        self.to_port = to_port
+        self.port = 0
+        self.cut_after: int | None = None
+        self.connections = 0
+        self.cuts = 0
+        self.flows = asyncio.Event()
+        self.flows.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
+            pumps = [
+                asyncio.create_task(self._pump(reader, server_writer, counted=False)),
+                asyncio.create_task(self._pump(server_reader, writer, counted=True)),
+            ]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.wait(pumps)
+                server_writer.transport.abort()
+                writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(4096):
+                await self.flows.wait()
+                if counted and self.cut_after is not None:
+                    self.cut_after -= len(data)
+                    if self.cut_after <= 0:
+                        self.cut_after = None
+                        self.cuts += 1
+                        return
+                writer.write(data)
+                await writer.drain()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+@asynccontextmanager
+async def wire(to_port: int) -> AsyncIterator[Wire]:
+    made = Wire(to_port)
+    listening = await asyncio.start_server(made.accept, "127.0.0.1", 0)
+    made.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        listening.close()
+        await made.close()
+        await listening.wait_closed()
+
+
+def has_dovecot() -> str | None:
+    """Why not."""
+    if not Path(DOVECOT).exists() or not Path("/usr/lib/dovecot/imap").exists():
+        return "Dovecot is not installed (apt-get install dovecot-imapd)"
+    return None if os.geteuid() == 0 else "Dovecot needs root, to serve as another user"
