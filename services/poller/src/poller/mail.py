@@ -23,7 +23,7 @@ MAX_SUBJECT = 1_000
 
 ORDER_ID = re.compile(r"(?<![0-9-])[0-9]{3}-[0-9]{7}-[0-9]{7}(?![0-9-])")
 _MESSAGE_ID = re.compile(r"<([!-;=?-~]{1,500}+)>")
-_BARE_MESSAGE_ID = re.compile(r"[!-;=?-~]{1,250}+@[!-;=?-~]{1,250}+")
+_BARE_MESSAGE_ID = re.compile(r"[!-;=?A-~]{1,250}+@[!-;=?A-~]{1,250}+")
 _MARKETPLACE_ID = re.compile(r"[A-Z0-9]{10,20}")
 _ONCE = (
     *("from", "subject", "date", "message-id", "in-reply-to", "references"),
@@ -96,7 +96,7 @@ def read_mail(raw: bytes, trusted: str) -> Mail:
         language=found.language,
         text=content.written if content.written and not found.framed else found.text,
         attachments=_attachments(files),
-        is_from_amazon=authentic and not message.cut and all(len(headers.get(name, [])) <= 1 for name in _ONCE),
+        is_from_amazon=authentic and message.has_all_headers and all(len(headers.get(name, [])) <= 1 for name in _ONCE),
         is_cut=message.cut or content.cut or len(files) > MAX_ATTACHMENTS,
     )
 

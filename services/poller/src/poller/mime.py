@@ -54,6 +54,7 @@ class Message(Struct, frozen=True):
 
     headers: dict[str, list[str]]
     parts: list[Part]
+    has_all_headers: bool
     cut: bool
     """More was there than is read."""
 
@@ -81,8 +82,9 @@ class _Reader:
 
     def message(self) -> Message:
         headers, start = self._headers(0, len(self._raw))
+        has_all_headers = not self._cut
         self._entity(headers, start, len(self._raw), 0, None)
-        return Message(headers, self._parts, self._cut)
+        return Message(headers, self._parts, has_all_headers, self._cut)
 
     def _headers(self, start: int, end: int) -> tuple[dict[str, list[str]], int]:
         """Of the entity there, and where its body begins."""

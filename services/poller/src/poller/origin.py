@@ -18,7 +18,7 @@ _QUOTED = "\0"
 """Stands for a quoted string, whose content is never syntax."""
 _METHOD = re.compile(r"([A-Za-z0-9-]++)(?:\s*+/\s*+[0-9]++)?+\s*+=\s*+([A-Za-z]++)(?=\s|$)")
 _PROPERTY = re.compile(r"(?<!\S)([A-Za-z0-9-]++)\s*+\.\s*+([A-Za-z0-9_-]++)\s*+=\s*+([^\s]++)")
-_DOMAIN = re.compile(r"(?:[^@]*+@)?+((?:[a-z0-9-]++\.)++[a-z0-9-]++)\.?")
+_DOMAIN = re.compile(r"(?:[^@]*+@)?+((?:[a-z0-9-]++\.)++[a-z0-9-]++)")
 _SAYS_DOMAIN = {("dkim", "header.d"), ("dkim", "header.i"), ("spf", "smtp.mailfrom")}
 _ORGANISATION = {domain: domain.removeprefix("marketplace.") for domain in AMAZON_DOMAINS}
 
@@ -96,7 +96,7 @@ def is_from_amazon(results: Sequence[str], sender: str, trusted: str) -> bool:
 def _is_aligned(method: str, properties: str, organisation: str) -> bool:
     """All domains that the result names are of the organisation, and it names one."""
     named = [
-        _DOMAIN.fullmatch(value.lower())
+        _DOMAIN.fullmatch(value.lower().removesuffix("."))
         for kind, name, value in _PROPERTY.findall(properties)
         if (method, f"{kind}.{name}".lower()) in _SAYS_DOMAIN
     ]
