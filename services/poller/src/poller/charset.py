@@ -50,7 +50,13 @@ _OF_ONE_BYTE = re.compile("cp(?:437|7..|8..|1...)|iso8859_.*|koi8_.|mac_.*|hp_ro
 _SAMPLE = 4 << 10
 _IN_CP1252 = bytes(0x20 if byte in b"\x81\x8d\x8f\x90\x9d" else byte for byte in range(256))
 """It has no characters for the others."""
-_MARKS = ((codecs.BOM_UTF8, "utf_8_sig"), (codecs.BOM_UTF16_LE, "utf_16"), (codecs.BOM_UTF16_BE, "utf_16"))
+_MARKS = (
+    (codecs.BOM_UTF8, "utf_8_sig"),
+    (codecs.BOM_UTF32_LE, "utf_32"),
+    (codecs.BOM_UTF32_BE, "utf_32"),
+    (codecs.BOM_UTF16_LE, "utf_16"),
+    (codecs.BOM_UTF16_BE, "utf_16"),
+)
 _JAPANESE = re.compile(rb"\x1b(?:\$[@B(]|\([IJ])")
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
@@ -68,7 +74,7 @@ def decode_text(raw: bytes, charset: str | None, limit: int | None = None) -> st
 
 def _decode(raw: bytes, declared: str | None) -> str:
     for mark, codec in _MARKS:
-        if raw.startswith(mark):
+        if raw.startswith(mark) and (b"\0" in raw or mark == codecs.BOM_UTF8):
             return raw.decode(codec, "replace")
     if declared and _WIDE.fullmatch(declared) and b"\0" in raw:
         return raw.decode(declared, "replace")

@@ -8,7 +8,7 @@ from msgspec import Struct
 MAX_CHARS = 200_000
 MAX_TOKENS = 10_000
 """Tags, and the text between two of them."""
-MAX_TEXT_CHARS = 100_000
+MAX_TEXT_CHARS = 60_000
 
 _TOKEN = re.compile(
     r"""<!--(?:-?>|.*?(?:--!?>|\Z))"""
@@ -18,14 +18,14 @@ _TOKEN = re.compile(
 )
 _RAW = ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes", "noscript", "template")
 _RAW_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in _RAW}
-_BREAKS = {
-    **dict.fromkeys(("td", "th"), " "),
+_LINES = {
     **dict.fromkeys(
-        ("address", "article", "aside", "br", "center", "dd", "div", "dl", "dt", "fieldset", "footer"), "\n"
+        ("address", "article", "aside", "center", "dd", "div", "dl", "dt", "fieldset", "footer", "form"), 1
     ),
-    **dict.fromkeys(("form", "header", "hr", "li", "main", "nav", "section", "tr"), "\n"),
-    **dict.fromkeys(("blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"), "\n\n"),
+    **dict.fromkeys(("header", "hr", "li", "main", "nav", "section", "tr"), 1),
+    **dict.fromkeys(("blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"), 2),
 }
+"""How many line ends stand at least before and after it."""
 _EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 _HIDDEN = re.compile(
     r"""display\s*+:\s*+none|(?<=\s)hidden(?=[\s/]|\Z)"""
@@ -33,7 +33,8 @@ _HIDDEN = re.compile(
     re.IGNORECASE,
 )
 _REST_IS_QUOTED = re.compile(r"""\bid\s*+=\s*+["']?(?:divRplyFwdMsg|appendonsend)\b""", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:#[0-9]{1,7}+|#x[0-9a-f]{1,6}+|[a-z][a-z0-9]{1,31}+);?", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#[0-9]++|#x[0-9a-f]++|[a-z][a-z0-9]{1,31}+);?", re.IGNORECASE)
+_MAX_ENTITY_CHARS = 34
 _SPACES = re.compile(r"\s+")
 
 
@@ -47,19 +48,22 @@ class Page(Struct, frozen=True):
 
 def read(html: str) -> Page:
     """Without what is hidden or quoted; with it where nothing would be left."""
-    page = _Reader(html[:MAX_CHARS], keep=False).page()
-    return page if page.text.strip() else _Reader(html[:MAX_CHARS], keep=True).page()
+    reader = _Reader(html[:MAX_CHARS], keep=False)
+    page = reader.page()
+    return _Reader(html[:MAX_CHARS], keep=True).page() if reader.left_out and not page.text.strip() else page
 
 
 class _Reader:
     def __init__(self, html: str, *, keep: bool) -> None:
         self._html = html
         self._keep = keep
+        self.left_out = False
         self._pieces: list[str] = []
         self._written: list[str] = []
         self._hidden = ""
         self._depth = 0
         """Of elements of the hidden one's name in it."""
+        self._ends = 0
         self._pre = 0
         self._by_writer = False
 
@@ -76,6 +80,7 @@ class _Reader:
                     end = _RAW_END[name].search(html, position)
                     position = end.start() if end else len(html)
                 elif not token[1] and not self._keep and _REST_IS_QUOTED.search(token[3]):
+                    self.left_out = True
                     break
                 else:
                     self._tag(name, token[3], closing=bool(token[1]))
@@ -88,20 +93,29 @@ class _Reader:
             if name == self._hidden:
                 self._depth += -1 if closing else 1
                 self._hidden = name if self._depth else ""
-        elif not closing and not self._keep and name not in _EMPTY and _HIDDEN.search(attributes):
-            self._hidden, self._depth = name, 1
-        else:
-            self._add(_BREAKS.get(name, ""))
-            if name == "pre":
-                self._pre = max(0, self._pre + (-1 if closing else 1))
-                self._by_writer = bool(self._pre) and (self._by_writer or "pre-wrap" in attributes)
+            return
+        self._ends = self._ends + 1 if name == "br" else max(self._ends, _LINES.get(name, 0))
+        if not closing and not self._keep and name not in _EMPTY and _HIDDEN.search(attributes):
+            self._hidden, self._depth, self.left_out = name, 1, True
+        elif name in {"td", "th"}:
+            self._add(" ")
+        elif name == "pre":
+            self._pre = max(0, self._pre + (-1 if closing else 1))
+            self._by_writer = bool(self._pre) and (self._by_writer or "pre-wrap" in attributes)
 
     def _add(self, text: str) -> None:
-        if not self._hidden:
-            self._pieces.append(text)
-            if self._by_writer:
-                self._written.append(text)
+        if self._hidden or (self._ends and text.isspace() and not self._pre):
+            return
+        text = "\n" * min(self._ends, 2) + text
+        self._ends = 0
+        self._pieces.append(text)
+        if self._by_writer:
+            self._written.append(text)
 
 
 def _unescaped(text: str) -> str:
-    return _ENTITY.sub(lambda found: unescape(found[0]), text[:MAX_TEXT_CHARS])
+    return _ENTITY.sub(_character, text[:MAX_TEXT_CHARS])
+
+
+def _character(found: re.Match[str]) -> str:
+    return unescape(found[0]) if len(found[0]) <= _MAX_ENTITY_CHARS else "\ufffd"
