@@ -26,6 +26,7 @@ def text_of(html: str) -> str:
         ("<pre>a\n b</pre>c", "a\nb\n\nc"),
         ("&lt;b&gt; &amp;amp; &eacute;&#233;&#xE9; &euro; &nope; &", "<b> &amp; ééé € &nope; &"),
         ("&#0;&#xD800;&#9999999;" + "&#" + "9" * 5_000 + ";", "\ufffd" * 4),
+        ("a&#13;b&#12;c&#x1b;d&#x202e;e", "a\nb\ncd\u202ee"),
         ("<style>p{}</style><script>if (a<b) </script>x", "x"),
         ("<SCRIPT>a</script ><title>t</title>x", "x"),
         ("<!-- a --><!doctype html><?xml a?></ p>x<!-->y<!--->z", "xyz"),

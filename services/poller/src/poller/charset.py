@@ -69,6 +69,11 @@ _WORD = re.compile(r"=\?([!->@-~]{1,64})\?([bBqQ])\?([^?\r\n]{0,4096})\?=")
 def decode_text(raw: bytes, charset: str | None, limit: int | None = None) -> str:
     """As declared, unless the bytes say otherwise; what is left of it where it is broken. At most limit characters."""
     text = _decode(raw, CODECS.get((charset or "").strip("\"' ").lower().replace("-", "_").replace(".", "_")))[:limit]
+    return storable(text)
+
+
+def storable(text: str) -> str:
+    """Without what JSON or PostgreSQL refuse, or a terminal obeys; lines end in one way."""
     return _CONTROLS.sub(" ", _NEW_LINES.sub("\n", text))
 
 

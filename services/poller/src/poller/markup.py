@@ -5,6 +5,8 @@ from html import unescape
 
 from msgspec import Struct
 
+from .charset import storable
+
 MAX_CHARS = 200_000
 MAX_TOKENS = 10_000
 """Tags, and the text between two of them."""
@@ -114,7 +116,7 @@ class _Reader:
 
 
 def _unescaped(text: str) -> str:
-    return _ENTITY.sub(_character, text[:MAX_TEXT_CHARS])
+    return storable(_ENTITY.sub(_character, text[:MAX_TEXT_CHARS]))
 
 
 def _character(found: re.Match[str]) -> str:
