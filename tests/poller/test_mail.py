@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devstack.sandbox.mails import SERVER, SORTS, Generated, generate
-from poller import body
+from poller import body, markup, mime
 from poller.mail import MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS, MAX_REFERENCES, MAX_SUBJECT, Attachment, Mail, read_mail
 from poller.origin import MAX_RECIPIENTS
 from poller.wording import Kind
@@ -176,6 +176,46 @@ def test_many_texts_together_are_no_longer_than_one() -> None:
     assert (len(mail.text) <= body.MAX_CHARS, mail.is_cut) == (True, True)
 
 
+@pytest.mark.parametrize("kind", ["plain", "html"])
+def test_no_more_is_decoded_than_can_be_the_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    decode = mime.decode_body
+
+    def counting(part: mime.Part, limit: int) -> bytes:
+        made = decode(part, limit)
+        decoded.append(len(made))
+        return made
+
+    monkeypatch.setattr(mime, "decode_body", counting)
+    message = EmailMessage()
+    message.make_mixed()
+    for _ in range(100):
+        part = EmailMessage()
+        part.set_content("x" * 40_000, subtype=kind)
+        message.attach(part)
+    assert read_mail(message.as_bytes(), SERVER).is_cut
+    assert sum(decoded) <= {"plain": body.MAX_BYTES, "html": body.MAX_HTML_BYTES}[kind]
+
+
+def test_of_alternatives_one_is_read_and_of_what_stands_beside_it_all() -> None:
+    message = EmailMessage()
+    message.set_content("Plain")
+    message.add_alternative("<p>Rich", subtype="html")
+    assert read_mail(message.as_bytes(), SERVER).text == "Plain"
+    message = EmailMessage()
+    message.set_content("Plain")
+    message.make_mixed()
+    beside = EmailMessage()
+    beside.set_content("<p>Rich", subtype="html")
+    message.attach(beside)
+    assert read_mail(message.as_bytes(), SERVER).text == "Plain\n\nRich"
+
+
+def test_a_page_of_too_many_tags_is_said_to_be_cut() -> None:
+    assert simple("Content-Type: text/html", text="<br>" * markup.MAX_TOKENS + "x").is_cut
+    assert not simple("Content-Type: text/html", text="<br>" * 10 + "x").is_cut
+
+
 REAL = next(each for each in generated if each.sort == "buyer").raw
 
 
@@ -188,7 +228,9 @@ def test_nothing_that_is_read_may_stand_twice_in_a_mail_of_amazons(name: str) ->
     line = f"{name}: x\r\n".encode()
     twice = line * (1 if f"\r\n{name}:".encode() in REAL else 2)
     assert not read_mail(REAL.replace(b"Date: ", twice + b"Date: ", 1), SERVER).is_from_amazon
-    assert not read_mail(REAL.replace(b"Date: ", b"X: y\r\n" * 500 + b"Date: ", 1), SERVER).is_from_amazon
+    assert not read_mail(
+        REAL.replace(b"MIME-Version: ", b"X: y\r\n" * 500 + b"MIME-Version: ", 1), SERVER
+    ).is_from_amazon
 
 
 small = [each.raw for each in generated if len(each.raw) < SMALL]

@@ -81,6 +81,7 @@ def test_only_so_many_headers_and_bytes_of_them_are_read() -> None:
         ('a/b; c="never closed; d=e', {"c": "never closed; d=e"}),
         ('a/b; filename="=?utf-8?Q?=C3=A9?="', {"filename": "é"}),
         ("a/b; =x; c", {}),
+        ("a/b;" + " " * mime.MAX_PARAMETERS_CHARS + "c=d", {}),
     ],
 )
 def test_parameters_are_read(value: str, parameters: dict[str, str]) -> None:

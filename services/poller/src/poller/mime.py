@@ -18,6 +18,9 @@ MAX_ENTITIES = 300
 MAX_DEPTH = 12
 MAX_LINES = 20_000
 """That begin like a boundary, of a mail."""
+MAX_LINE_BYTES = 2_000
+MAX_OLD_BYTES = 1 << 20
+"""Of a mail whose lines end as they did on old Macs."""
 MAX_PARAMETERS_CHARS = 8 << 10
 MAX_BOUNDARY_CHARS = 200
 MAX_NAME_CHARS = 255
@@ -64,7 +67,7 @@ class Message(Struct, frozen=True):
 
 
 def read(raw: bytes) -> Message:
-    if b"\n" not in raw:
+    if len(raw) <= MAX_OLD_BYTES and b"\n" not in raw:
         raw = raw.replace(b"\r", b"\n")
     return _Reader(raw).message()
 
@@ -214,7 +217,9 @@ def _file_name(told: str) -> str | None:
 
 def decode_body(part: Part, limit: int) -> bytes:
     """The part's bytes, at most limit of them. What says that it is base64 and is plain words is taken as it is."""
-    if part.encoding == "base64" and not (part.media_type.startswith("text/") and _NO_BASE64.match(part.body)):
+    if part.encoding == "base64" and not (
+        part.media_type.startswith("text/") and _NO_BASE64.match(part.body[:MAX_LINE_BYTES])
+    ):
         return decode_base64(part.body[: limit * 2])[:limit]
     if part.encoding == "quoted-printable":
         return binascii.a2b_qp(part.body[: limit * 3])[:limit]
