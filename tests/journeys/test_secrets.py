@@ -243,6 +243,7 @@ async def _learn_personal_data(run: Run) -> None:
             if value is not None:
                 run.personal.add(kind, value, fragments=False)
     for message in await mock.fetch():
+        assert message.buyer is not None
         run.personal.add("buyer's address of mail", message.buyer, fragments=False)
         run.personal.add("subject of a message", message.subject, fragments=False)
         run.personal.add("text of a message", message.body)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from devstack.stack import Stack
 from poller import mock, ticket_queries, tickets
 from poller.domain import IncomingMessage
-from poller.mail import Attachment, Kind
+from poller.mail import Attachment
 from poller.routes import ROUTES, disposition
 from poller.settings import PollerSettings
+from poller.wording import Kind
 from shared.db import Pool
 from shared.events import MessageSource
 from shared.outbox import Outbox

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from poller import ticket_queries, tickets
 from poller.domain import OPENS, IncomingMessage, Ticket
-from poller.mail import Attachment, Kind
+from poller.mail import Attachment
+from poller.wording import Kind
 from shared.db import Pool
 from shared.events import MessageSource
 from shared.outbox import Outbox

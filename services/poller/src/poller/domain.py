@@ -9,7 +9,8 @@ from msgspec import Struct
 from shared.errors import NotFoundError, PermanentError, RetryLaterError
 from shared.events import MessageSource
 
-from .mail import Attachment, Kind
+from .mail import Attachment
+from .wording import Kind
 
 REPLY_WITHIN = timedelta(hours=24)
 """Amazon counts a reply within 24 hours, weekends too (Seller Central help G200383320)."""

@@ -17,7 +17,8 @@ from shared.telemetry import log
 
 from . import mime, queries, tickets
 from .domain import Address, Fetched, IncomingMessage, MailboxLease, MailboxLostError, QuarantineReason, buyer_of
-from .mail import Kind, Mail, read_mail
+from .mail import Mail, read_mail
+from .wording import Kind
 
 MAILS = Counter("mails_total", "Mails read from a mailbox, and what became of them", ["outcome"])
 MAX_MAIL_BYTES = 26 << 20
