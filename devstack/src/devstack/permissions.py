@@ -36,7 +36,7 @@ def render() -> str:
             "          subscribe: { allow: [",
             *(f'            "{subject}"' for subject in subscribe),
             "          ] }",
-            *(["          allow_responses: { max: 1, expires: 1m }"] if user in SERVICES else []),
+            *(['          allow_responses: { max: 1, expires: "1m" }'] if user in SERVICES else []),
             "        }",
             "      }",
         ]

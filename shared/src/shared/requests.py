@@ -81,6 +81,8 @@ class Requests:
                 handler=partial(self._receive, msgspec.json.Decoder(wanted), takes, bound, client.max_payload),
                 metadata={"about": inspect.getdoc(operation) or "", "takes": takes},
             )
+        # The first PING overtakes the subscriptions that are still buffered; the second follows them.
+        await client.flush()
         await client.flush()
 
     def stop_in(self, seconds: float) -> None:
