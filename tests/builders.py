@@ -11,9 +11,12 @@ from uuid import uuid4
 
 import httpx
 import jwt
+import msgspec
+import nats
 from hypothesis import strategies as st
 from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
+from nats.aio.client import Client
 
 from devstack.sandbox.client import approve, confirm, renew
 from devstack.services import environment
@@ -22,6 +25,7 @@ from shared.amazon.credentials import TenantCredentials, read_app, store_tenant
 from shared.amazon.spapi import SpApi
 from shared.auth import Keys
 from shared.events import ConnectionConnected, ConnectionDisconnected, DisconnectReason, TenantSynced
+from shared.requests import Operation, Requests
 from shared.settings import AmazonSettings, Settings, load
 from shared.vault import Vault
 from shared.web import create_app
@@ -117,6 +121,42 @@ async def serving(
     transport = httpx.ASGITransport(app)  # type: ignore[arg-type] # the same protocol, typed more closely
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{service}") as client:
         yield client
+
+
+class Operator:
+    """A person at the NATS command line."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def ask(self, subject: str, **body: object) -> Any:
+        """What comes back; of an error its problem, whose status the headers have too."""
+        answer = await self.client.request(subject, msgspec.json.encode(body) if body else b"", timeout=10)
+        said = msgspec.json.decode(answer.data)
+        assert (answer.headers or {}).get("Nats-Service-Error-Code") == (
+            str(said["status"]) if "code" in said else None
+        )
+        return said
+
+    async def code(self, subject: str, **body: object) -> str:
+        """The code of the error that comes back."""
+        return str((await self.ask(subject, **body))["code"])
+
+
+@asynccontextmanager
+async def answering(
+    stack: Stack, service: str, operations: Mapping[str, Operation], dependencies: Mapping[str, Any]
+) -> AsyncIterator[Operator]:
+    """The service's answers over NATS, on a connection as it has it, and somebody who asks."""
+    users = stack.endpoints.nats.users
+    client = await nats.connect(users[service].url, inbox_prefix=f"_INBOX_{service}".encode())
+    operator = await nats.connect(users["operator"].url)
+    try:
+        await Requests(service).start(client, operations, dependencies)
+        yield Operator(operator)
+    finally:
+        await client.drain()
+        await operator.close()
 
 
 class Amazon:

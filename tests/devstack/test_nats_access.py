@@ -81,6 +81,42 @@ async def test_a_service_hears_its_own_inbox_only(stack: Stack, service: str) ->
             assert await connection.is_deaf_to(subject), subject
 
 
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_hears_what_it_is_asked_and_nothing_that_others_are(stack: Stack, service: str) -> None:
+    async with connected(stack, service) as connection:
+        for subject in (f"{service}.x.y", "$SRV.PING", *(f"$SRV.STATS.{service}{rest}" for rest in ("", ".x"))):
+            assert not await connection.is_deaf_to(subject), subject
+        for other in {*SERVICES} - {service}:
+            for subject in (f"{other}.>", f"{other}.status", f"$SRV.PING.{other}", f"$SRV.INFO.{other}.x"):
+                assert await connection.is_deaf_to(subject), subject
+        for subject in ("$SRV.>", "$SRV.PING.>", "$SRV.PING.*", "*.status"):
+            assert await connection.is_deaf_to(subject), subject
+
+
+@pytest.mark.parametrize("user", [*SERVICES, "product", "provisioner"])
+async def test_nobody_but_an_operator_asks_a_service(stack: Stack, user: str) -> None:
+    async with connected(stack, user) as connection:
+        for service in SERVICES:
+            for subject in (f"{service}.status", f"$SRV.PING.{service}", "$SRV.PING", "$SRV.STATS"):
+                assert await connection.is_denied(subject), subject
+
+
+async def test_a_service_answers_whoever_asked_it_once_and_nobody_else(stack: Stack) -> None:
+    async with connected(stack, "operator", inbox="_INBOX") as operator, connected(stack, "poller") as poller:
+        asked = await poller.client.subscribe("poller.status")
+        await poller.client.flush()
+        inbox = operator.client.new_inbox()
+        answers = await operator.client.subscribe(inbox)
+        await operator.client.flush()
+        assert await poller.is_denied(inbox)
+        await operator.client.publish("poller.status", b"{}", reply=inbox)
+        request = await asked.next_msg(timeout=5)
+        assert not await poller.is_denied(request.reply)
+        assert (await answers.next_msg(timeout=5)).data == b"{}"
+        assert await poller.is_denied(request.reply)
+        assert await poller.is_denied(operator.client.new_inbox())
+
+
 @pytest.mark.parametrize("consumer", CONSUMERS, ids=lambda consumer: consumer.durable)
 async def test_a_service_pulls_acknowledges_and_buries_what_its_consumer_delivers(
     stack: Stack, consumer: Consumer

@@ -97,6 +97,18 @@ async def test_the_pages_join_up_and_a_state_is_found(http: httpx.AsyncClient, i
     assert (await http.get(QUARANTINE, params={"state": "held"})).status_code == 400
 
 
+async def test_one_mail_is_shown_and_the_list_narrowed_by_mailbox_and_tenant(
+    http: httpx.AsyncClient, intake: Intake
+) -> None:
+    await hold(intake, raw("m-1", to=LOST), raw("m-2", results=""))
+    known, lost = await listed(http)
+    assert (await http.get(f"{QUARANTINE}/{lost['id']}")).json() == lost
+    assert await listed(http, tenant=TENANT) == await listed(http, tenant=TENANT, mailbox="main") == [known]
+    assert await listed(http, mailbox="spare") == []
+    answer = await http.get(f"{QUARANTINE}/{uuid4()}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "quarantined_mail_not_found")
+
+
 async def test_the_quarantine_is_for_an_admin_and_the_products_server(
     http: httpx.AsyncClient, intake: Intake, stack: Stack
 ) -> None:
@@ -106,10 +118,11 @@ async def test_the_quarantine_is_for_an_admin_and_the_products_server(
     for headers, status in ((agent(stack, TENANT), 403), (agent(stack, TENANT, "internal"), 403), ({}, 401)):
         answers = [
             await http.get(QUARANTINE, headers=headers),
+            await http.get(f"{QUARANTINE}/{mail['id']}", headers=headers),
             await http.post(f"{QUARANTINE}/{mail['id']}/release", headers=headers, json={"tenantId": TENANT}),
             await http.post(f"{QUARANTINE}/{mail['id']}/drop", headers=headers),
         ]
-        assert [answer.status_code for answer in answers] == [status] * 3
+        assert [answer.status_code for answer in answers] == [status] * 4
     answer = await http.get(QUARANTINE, headers=internal(stack))
     assert [each["state"] for each in answer.json()["mails"]] == ["HELD"]
 

@@ -5,6 +5,7 @@ import asyncio
 from litestar import get
 
 from shared.events import TenantCreated
+from shared.requests import Asked
 from shared.service import Service, run
 from shared.settings import Settings, load
 from shared.telemetry import log
@@ -16,6 +17,16 @@ SLOW_SECONDS = 0.8
 async def slow() -> dict[str, bool]:
     log.info("answering")
     await asyncio.sleep(SLOW_SECONDS * 1.5)  # longer than the handler, whose end is waited for too
+    return {"done": True}
+
+
+class Nap(Asked, frozen=True):
+    seconds: float
+
+
+async def nap(asked: Nap) -> dict[str, bool]:
+    log.info("napping")
+    await asyncio.sleep(asked.seconds)
     return {"done": True}
 
 
@@ -33,7 +44,7 @@ async def main() -> None:
     async with Service("tenant-sync", load(Settings)) as service:
         service.handle("sync_tenant", handle_slowly)
         service.loop("failing", fail)
-        await service.serve([slow])
+        await service.serve([slow], {"nap": nap})
 
 
 if __name__ == "__main__":

@@ -130,6 +130,23 @@ async def test_a_stop_lets_the_request_and_the_handler_in_hand_finish(
     assert info.delivered.consumer_seq == 1
 
 
+async def test_a_stop_lets_the_operators_request_in_hand_finish_but_not_for_long(
+    stack: Stack, operator: Client
+) -> None:
+    for seconds, answer in ((0.8, b'{"done":true}'), (60, b'"code":"stopping"')):
+        async with started(stack, SLOW) as process:
+            await process.says("started")
+            asking = asyncio.create_task(
+                operator.request("tenant-sync.nap", msgspec.json.encode({"seconds": seconds}), timeout=15)
+            )
+            await process.says("napping")
+            process.process.send_signal(signal.SIGTERM)
+            assert answer in (await asking).data
+            assert await process.ended(10) == 0
+        assert process.said("stopped") == [process.facts[-1]]
+        assert process.errors == ""
+
+
 async def test_a_loop_that_fails_is_logged_and_does_not_end_the_service(stack: Stack, http: httpx.AsyncClient) -> None:
     async with started(stack, SLOW) as process:
         url = await process.url()
@@ -228,6 +245,8 @@ async def test_readiness_tells_of_a_server_that_is_away_and_of_its_return(
             return any(fact["tenant_id"] == tenant_id for fact in process.said("handled"))
 
         await until(handled)
+        async with nats_as(mortal, "operator") as client:
+            assert (await client.request("tenant-sync.nap", b'{"seconds":0}', timeout=5)).data == b'{"done":true}'
         process.process.send_signal(signal.SIGTERM)
         assert await process.ended(10) == 0
 

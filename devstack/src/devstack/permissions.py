@@ -33,7 +33,10 @@ def render() -> str:
             "          publish: { allow: [",
             *(f'            "{subject}"' for subject in publish),
             "          ] }",
-            f'          subscribe: {{ allow: ["{subscribe}"] }}',
+            "          subscribe: { allow: [",
+            *(f'            "{subject}"' for subject in subscribe),
+            "          ] }",
+            *(['          allow_responses: { max: 1, expires: "1m" }'] if user in SERVICES else []),
             "        }",
             "      }",
         ]
@@ -41,16 +44,23 @@ def render() -> str:
     return "\n".join(lines)
 
 
-def _allowed(user: str) -> tuple[list[str], str]:
-    """The subjects that a user publishes, and the one pattern that it subscribes to."""
+def _allowed(user: str) -> tuple[list[str], list[str]]:
+    """The subjects that a user publishes, and those that it subscribes to."""
+    inbox = f"_INBOX_{user}.>"
     if user == "operator":  # a person: sees, replays and repairs everything, with the CLI's own inboxes
-        return [">"], ">"
+        return [">"], [">"]
     if user == "provisioner":
-        return ["$JS.API.>"], "_INBOX_provisioner.>"
+        return ["$JS.API.>"], [inbox]
     if user == "product":
         own = [event.SUBJECT for event in published_by(user) if event.SUBJECT not in PRODUCT_SUBJECTS]
-        return [*PRODUCT_SUBJECTS, *own], "_INBOX_product.>"
-    return _service_subjects(user), f"_INBOX_{user}.>"
+        return [*PRODUCT_SUBJECTS, *own], [inbox]
+    return _service_subjects(user), [inbox, *_requests_to(user)]
+
+
+def _requests_to(service: str) -> list[str]:
+    """What a service answers: its operations, and what `nats micro` asks of all services, of it, and of one replica."""
+    verbs = [f"$SRV.{verb}" for verb in ("PING", "INFO", "STATS")]
+    return [f"{service}.>", *verbs, *(f"{verb}.{service}{rest}" for verb in verbs for rest in ("", ".*"))]
 
 
 def _service_subjects(service: str) -> list[str]:

@@ -101,7 +101,7 @@ class Retry:
             "dlq-sequence": str(meta.sequence.stream),
             "dlq-consumer": meta.consumer,
             "dlq-deliveries": str(meta.num_delivered),
-            "dlq-code": _one_line_of(str(getattr(error, "code", type(error).__name__))),
+            "dlq-code": one_line(str(getattr(error, "code", type(error).__name__))),
             "dlq-reason": _one_line(error),
         }
         body = msg.data
@@ -309,8 +309,8 @@ def _is_outage(error: BaseException) -> bool:
 
 def _one_line(error: BaseException) -> str:
     named = isinstance(error, (PermanentError, RetryLaterError, msgspec.MsgspecError))
-    return _one_line_of(str(error) if named else repr(error))
+    return one_line(str(error) if named else repr(error))
 
 
-def _one_line_of(text: str) -> str:
+def one_line(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode().replace("\r", " ").replace("\n", " ")[:500]

@@ -17,10 +17,11 @@ from litestar.types import ControllerRouterHandler
 
 from . import asyncapi, web
 from .auth import Keys
-from .bus import Bus, Handler
+from .bus import STOP_SECONDS, Bus, Handler
 from .db import LOST, Pool, open_pool
 from .errors import PermanentError, RetryLaterError, UnavailableError
 from .outbox import Outbox
+from .requests import Operation, Requests
 from .settings import Secret, Settings, SettingsError
 from .telemetry import LOOP_ERRORS, configure_logging, log
 from .topology import consumer_of, published_by
@@ -31,11 +32,11 @@ LOOP_PAUSE_AFTER_ERROR_SECONDS = 5.0
 
 
 class Service:
-    """The pool, the bus and the outbox of a service, its loops and its HTTP server.
+    """The pool, the bus and the outbox of a service, its loops, its HTTP server and its answers over NATS.
 
     async with Service("orders", settings) as service:
         service.handle("start_backfill", partial(handlers.start_backfill, pool=service.pool))
-        await service.serve(routes, ...)
+        await service.serve(routes, operations, ...)
     """
 
     pool: Pool
@@ -46,6 +47,7 @@ class Service:
         self.settings = settings
         self.bus = Bus(name, settings, on_closed=lambda: self._end(1))
         self.outbox = Outbox(name, settings.database_url.reveal())
+        self._requests = Requests(name)
         self.checks: dict[str, web.Check] = {}
         self._cleanup = contextlib.AsyncExitStack()
         self._loops: list[asyncio.Task[None]] = []
@@ -84,6 +86,7 @@ class Service:
         traceback: TracebackType | None,
     ) -> None:
         await _cancel(self._loops)
+        self._requests.stop_in(STOP_SECONDS)
         await self.bus.stop()
         await self._cleanup.aclose()
         log.info("stopped", exit_code=self._exit_code)
@@ -101,18 +104,22 @@ class Service:
     async def serve(
         self,
         routes: Sequence[ControllerRouterHandler],
+        operations: Mapping[str, Operation],
         *,
         dependencies: Mapping[str, Any] | None = None,
         middleware: Sequence[DefineMiddleware] = (),
         stores: Mapping[str, Store] | None = None,
     ) -> None:
-        """Consume events and answer HTTP until SIGTERM or SIGINT."""
+        """Consume events and answer, over HTTP and NATS, until SIGTERM or SIGINT. The dependencies reach the routes and
+        the operations by name.
+        """
+        known = {"pool": self.pool, "outbox": self.outbox, **(dependencies or {})}
         consumed = [consumer.event for consumer in self.bus.consumers.values()]
         app = web.create_app(
             self.name,
             routes,
             keys=Keys.of(self.settings),
-            dependencies={"pool": self.pool, "outbox": self.outbox, **(dependencies or {})},
+            dependencies=known,
             checks=self.checks,
             middleware=middleware,
             stores=stores,
@@ -132,6 +139,7 @@ class Service:
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, self._end, 0)
         await self.bus.start()
+        await self._requests.start(self.bus.broker.connection, operations, known)
         self.loop("outbox relay", partial(self.outbox.run, self.bus.broker.connection))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         log.info("started", port=listening.getsockname()[1], dev_mode=self.settings.keybuzz_dev_mode)

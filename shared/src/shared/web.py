@@ -1,6 +1,5 @@
 """HTTP the same way in every service: problem details, health, readiness, metrics, documentation."""
 
-import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -15,14 +14,16 @@ from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.stores.base import Store
 from litestar.types import ControllerRouterHandler
-from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from . import problems
 from .auth import Authenticate, Keys, tenant_of
 from .errors import PermanentError, RetryLaterError
+from .problems import FieldProblem, Problem
 from .telemetry import log
 
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
+VERSION = "0.1.0"
+ENCODER = msgspec.json.Encoder(decimal_format="number")
 _AFTER_UNDERSCORE = re.compile(r"_(\w)")
 _NAMED_FIELD = re.compile(r"field `(\w+)`")
 
@@ -31,37 +32,11 @@ Check = Callable[[], Awaitable[str | None]]
 HttpRequest = Request[Any, Any, State]
 
 
-class FieldProblem(Struct, frozen=True):
-    """One field of a request that is wrong, and why."""
-
-    field: str
-    message: str
-
-
-class Problem(Struct, frozen=True, omit_defaults=True):
-    """RFC 9457 problem details; code is for programs, detail for people."""
-
-    title: str
-    status: int
-    detail: str
-    code: str
-    type: str = "about:blank"
-    errors: list[FieldProblem] = []
-
-
-def problem(
-    status: int,
-    code: str,
-    detail: str,
-    *,
-    errors: Sequence[FieldProblem] = (),
-    headers: Mapping[str, str] | None = None,
-) -> Response[bytes]:
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response[bytes]:
     """An error as the one answer that every route gives for it."""
-    body = Problem(HTTPStatus(status).phrase, status, detail, code, errors=list(errors))
     return Response(
-        msgspec.json.encode(body),
-        status_code=status,
+        msgspec.json.encode(problem),
+        status_code=problem.status,
         media_type="application/problem+json",
         headers=dict(headers or {}),
     )
@@ -69,25 +44,21 @@ def problem(
 
 def json_response(body: Any, status: int = 200) -> Response[bytes]:
     """A struct as JSON with amounts as exact decimal numbers, as the product app knows them."""
-    return Response(_ENCODER.encode(body), status_code=status, media_type=MediaType.JSON)
+    return Response(ENCODER.encode(body), status_code=status, media_type=MediaType.JSON)
 
 
 def _on_permanent(_: HttpRequest, error: PermanentError) -> Response[bytes]:
-    errors = [FieldProblem(error.field, str(error))] if error.field else []
     headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
-    return problem(error.status, error.code, str(error), errors=errors, headers=headers)
+    return respond(problems.of_error(error), headers)
 
 
 def _on_retry_later(_: HttpRequest, error: RetryLaterError) -> Response[bytes]:
-    seconds = max(1, math.ceil(error.delay_seconds or 5))
-    return problem(error.status, error.code, str(error), headers={"Retry-After": str(seconds)})
+    return respond(problems.of_error(error), problems.retry_after(error))
 
 
 def _on_invalid(_: HttpRequest, error: ValidationException) -> Response[bytes]:
     found = [_field_problem(each) for each in (error.extra or []) if isinstance(each, dict)]
-    found = found or [FieldProblem("body", error.detail)]
-    detail = "; ".join(f"{each.field}: {each.message}" for each in found)
-    return problem(400, "invalid_request", f"The request is not as it should be: {detail}.", errors=found)
+    return respond(problems.of_fields(found or [FieldProblem("body", error.detail)]))
 
 
 def _field_problem(found: dict[str, Any]) -> FieldProblem:
@@ -104,23 +75,20 @@ def _field_problem(found: dict[str, Any]) -> FieldProblem:
 
 def _on_http(_: HttpRequest, error: HTTPException) -> Response[bytes]:
     if isinstance(error.__cause__, SerializationException):
-        message = f"The body is not valid JSON: {error.detail}."
-        return problem(400, "invalid_json", message, errors=[FieldProblem("body", error.detail)])
+        return respond(problems.of_json(error.detail))
     phrase = HTTPStatus(error.status_code).phrase
     if error.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         seconds = (error.headers or {}).get("RateLimit-Reset", "60")
         detail = f"Too many requests came from this address: try again in {seconds} s."
-        return problem(429, "too_many_requests", detail, headers={**(error.headers or {}), "Retry-After": seconds})
-    return problem(error.status_code, phrase.lower().replace(" ", "_"), error.detail or phrase, headers=error.headers)
+        found = problems.problem(429, "too_many_requests", detail)
+        return respond(found, {**(error.headers or {}), "Retry-After": seconds})
+    found = problems.problem(error.status_code, phrase.lower().replace(" ", "_"), error.detail or phrase)
+    return respond(found, error.headers)
 
 
 def _on_bug(request: HttpRequest, error: Exception) -> Response[bytes]:
     log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
-    return problem(
-        500,
-        "internal_error",
-        "Something went wrong here; it is logged. Try again, and tell us if it stays so.",
-    )
+    return respond(problems.of_bug())
 
 
 def create_app(
@@ -133,7 +101,7 @@ def create_app(
     asyncapi: Mapping[str, Any],
     middleware: Sequence[DefineMiddleware] = (),
     stores: Mapping[str, Store] | None = None,
-    version: str = "0.1.0",
+    version: str = VERSION,
 ) -> Litestar:
     """A service's HTTP: its routes, asking for credentials unless a route says opt={"public": True},
     and what operators look at. The dependencies reach the routes by name; tenant_id is who is asked about.

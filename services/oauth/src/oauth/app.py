@@ -13,6 +13,7 @@ from shared.vault import Vault
 
 from . import handlers, reconcile
 from .lifecycle import Parts
+from .requests import OPERATIONS
 from .routes import ROUTES, forget_addresses, limit_requests
 from .settings import OauthSettings
 
@@ -32,6 +33,7 @@ async def main() -> None:
         service.loop("forget addresses", partial(forget_addresses, addresses))
         await service.serve(
             ROUTES,
+            OPERATIONS,
             dependencies={"parts": parts, "keys": Keys.of(settings)},
             middleware=[limit_requests(settings.requests_per_minute)],
             stores={"rate_limit": addresses},

@@ -221,6 +221,10 @@ def _failed(error: PermanentError | RetryLaterError) -> Page:
 
 @get(f"{API}/status", summary="Is a tenant's Amazon account connected, and if not, why")
 async def status(tenant_id: NamedDependency[str], parts: NamedDependency[Parts]) -> StatusAnswer:
+    return await status_of(parts, tenant_id)
+
+
+async def status_of(parts: Parts, tenant_id: str) -> StatusAnswer:
     connection = await queries.get_connection(parts.pool, tenant_id)
     if connection is None:
         return StatusAnswer(tenant_id, AMAZON, Status.NOT_CONNECTED)
@@ -274,6 +278,10 @@ class Disconnected(Struct, frozen=True, rename="camel"):
 
 @post(f"{API}/disconnect", status_code=200, summary="End the connection and destroy its credentials")
 async def disconnect(tenant_id: NamedDependency[str], parts: NamedDependency[Parts]) -> Disconnected:
+    return await end_connection(parts, tenant_id)
+
+
+async def end_connection(parts: Parts, tenant_id: str) -> Disconnected:
     destroyed = await lifecycle.disconnect(parts, tenant_id)
     credentials_are = "are destroyed" if destroyed else "will be destroyed as soon as Vault is back"
     message = (

@@ -10,6 +10,7 @@ from shared.settings import load
 from shared.vault import Vault
 
 from . import backfill, handlers
+from .requests import OPERATIONS
 from .routes import ROUTES
 from .settings import OrdersSettings
 
@@ -34,7 +35,7 @@ async def main() -> None:
         )
         for number in range(BACKFILLS_AT_ONCE):
             service.loop(f"backfill {number}", partial(backfill.run, service.pool, service.outbox, api))
-        await service.serve(ROUTES)
+        await service.serve(ROUTES, OPERATIONS)
 
 
 if __name__ == "__main__":

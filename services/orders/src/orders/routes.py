@@ -19,6 +19,8 @@ from .domain import BackfillNotFoundError, Item, Job, OrderNotFoundError, Stored
 
 MAX_PAGE = 200
 
+Days = Annotated[int, Meta(ge=1, le=730, description="Amazon keeps two years")]
+
 
 class OrdersAnswer(Struct, frozen=True, rename="camel"):
     orders: list[StoredOrder]
@@ -30,7 +32,7 @@ class OrderAnswer(StoredOrder, frozen=True, rename="camel"):
 
 
 class BackfillRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    days: Annotated[int, Meta(ge=1, le=730, description="Amazon keeps two years")] = 90
+    days: Days = 90
 
 
 @get("/api/v1/orders", responses={200: ResponseSpec(OrdersAnswer)}, summary="A tenant's orders, the newest first")
@@ -78,13 +80,21 @@ async def start_backfill(
     pool: NamedDependency[Pool],
     outbox: NamedDependency[Outbox],
 ) -> Job:
+    return await queue_backfill(pool, outbox, tenant_id, data.days)
+
+
+async def queue_backfill(pool: Pool, outbox: Outbox, tenant_id: str, days: int) -> Job:
     async with pool.acquire() as conn, conn.transaction():
-        job, _ = await backfill.request(conn, outbox, tenant_id, data.days)
+        job, _ = await backfill.request(conn, outbox, tenant_id, days)
     return job
 
 
 @get("/api/v1/orders/backfills/{job_id:uuid}", summary="How far a backfill is")
 async def get_backfill(job_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> Job:
+    return await backfill_of(pool, tenant_id, job_id)
+
+
+async def backfill_of(pool: Pool, tenant_id: str, job_id: UUID) -> Job:
     job = await queries.get_job(pool, tenant_id, job_id)
     if job is None:
         raise BackfillNotFoundError("There is no such backfill.")

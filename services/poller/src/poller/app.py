@@ -11,6 +11,7 @@ from shared.vault import Vault
 
 from . import handlers, mailbox, mock, polling, silence
 from .intake import Intake
+from .requests import OPERATIONS
 from .routes import ROUTES
 from .settings import PollerSettings
 
@@ -32,7 +33,7 @@ async def serve() -> None:
             context = tls.context(settings.mailbox_cacert, "MAILBOX_CACERT")
             for name in settings.mailbox_names:
                 service.loop(f"mailbox {name}", partial(mailbox.read, intake, vault, name, context))
-        await service.serve(ROUTES, dependencies={"source": source})
+        await service.serve(ROUTES, OPERATIONS, dependencies={"source": source})
 
 
 async def once() -> None:

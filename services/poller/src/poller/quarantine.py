@@ -4,6 +4,9 @@ the mail itself is not.
 
 from uuid import UUID
 
+from msgspec import Struct
+
+from shared.cursor import decode_cursor, encode_cursor
 from shared.db import Conn, Pool
 from shared.events import AMAZON
 from shared.outbox import Outbox
@@ -21,6 +24,42 @@ from .domain import (
     TenantNotFoundError,
 )
 from .mail import read_mail
+
+NO_SUCH_MAIL = "There is no such mail: its id is in the list of the quarantine."
+
+
+class QuarantineAnswer(Struct, frozen=True, rename="camel"):
+    """A page of mails; the cursor leads to the next one."""
+
+    mails: list[Quarantined]
+    next_cursor: str | None
+
+
+async def list_page(
+    pool: Pool,
+    *,
+    limit: int,
+    cursor: str | None,
+    state: QuarantineState | None,
+    mailbox: str | None,
+    tenant_id: str | None,
+) -> QuarantineAnswer:
+    """The latest first."""
+    before = decode_cursor(cursor) if cursor else None
+    mails = await queries.list_quarantined(
+        pool, limit=limit + 1, before=before, state=state, mailbox=mailbox, tenant_id=tenant_id
+    )
+    page = mails[:limit]
+    more = encode_cursor(page[-1].created_at, page[-1].id) if len(mails) > limit else None
+    return QuarantineAnswer(page, more)
+
+
+async def show(pool: Pool, quarantined_id: UUID) -> Quarantined:
+    """Where a mail comes from and what became of it, never what it says."""
+    mail = await queries.get_quarantined(pool, quarantined_id)
+    if mail is None:
+        raise QuarantinedNotFoundError(NO_SUCH_MAIL)
+    return mail
 
 
 async def release(pool: Pool, outbox: Outbox, quarantined_id: UUID, tenant_id: str | None, by: str) -> Quarantined:
@@ -54,9 +93,9 @@ async def drop(pool: Pool, quarantined_id: UUID, by: str) -> Quarantined:
 
 
 async def _held(conn: Conn, quarantined_id: UUID) -> HeldMail:
-    held = await queries.get_quarantined(conn, quarantined_id)
+    held = await queries.lock_quarantined(conn, quarantined_id)
     if held is None:
-        raise QuarantinedNotFoundError("There is no such mail.")
+        raise QuarantinedNotFoundError(NO_SUCH_MAIL)
     if held.state != QuarantineState.HELD:
         raise QuarantineDecidedError(f"The mail was decided on already: it is {held.state}.")
     return held

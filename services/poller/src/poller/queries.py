@@ -293,23 +293,40 @@ async def insert_quarantined(
 
 
 async def list_quarantined(
-    pool: Pool, *, limit: int, before: tuple[datetime, UUID] | None, state: str | None
+    pool: Pool,
+    *,
+    limit: int,
+    before: tuple[datetime, UUID] | None,
+    state: str | None,
+    mailbox: str | None = None,
+    tenant_id: str | None = None,
 ) -> list[Quarantined]:
     """The latest first, of every tenant and of none."""
     before_at, before_id = before or (None, None)
     rows = await pool.fetch(
         f"SELECT {_QUARANTINED} FROM quarantined_mails"  # noqa: S608 - a constant list of columns
         " WHERE ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid)) AND ($4::text IS NULL OR state = $4)"
+        " AND ($5::text IS NULL OR mailbox = $5) AND ($6::text IS NULL OR tenant_id = $6)"
         " ORDER BY created_at DESC, id DESC LIMIT $1",
         limit,
         before_at,
         before_id,
         state,
+        mailbox,
+        tenant_id,
     )
     return [Quarantined(**row) for row in rows]
 
 
-async def get_quarantined(conn: Conn, quarantined_id: UUID) -> HeldMail | None:
+async def get_quarantined(pool: Pool, quarantined_id: UUID) -> Quarantined | None:
+    row = await pool.fetchrow(
+        f"SELECT {_QUARANTINED} FROM quarantined_mails WHERE id = $1",  # noqa: S608 - a constant list of columns
+        quarantined_id,
+    )
+    return Quarantined(**row) if row else None
+
+
+async def lock_quarantined(conn: Conn, quarantined_id: UUID) -> HeldMail | None:
     """Locked: it is decided on once."""
     row = await conn.fetchrow(
         "SELECT state, reason, received_at, raw FROM quarantined_mails WHERE id = $1 FOR UPDATE", quarantined_id

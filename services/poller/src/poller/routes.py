@@ -30,6 +30,7 @@ from .domain import (
     TicketMessage,
     TicketNotFoundError,
 )
+from .quarantine import QuarantineAnswer
 
 MAX_PAGE = 200
 TICKETS, QUARANTINE = "/api/v1/tickets", "/api/v1/quarantine"
@@ -58,11 +59,6 @@ class StatusAnswer(Struct, frozen=True, rename="camel"):
     silent_hours: float | None
     mailboxes: list[MailboxState] | None
     """For an admin: they are every tenant's."""
-
-
-class QuarantineAnswer(Struct, frozen=True, rename="camel"):
-    mails: list[Quarantined]
-    next_cursor: str | None
 
 
 class ReleaseRequest(Struct, frozen=True, rename="camel"):
@@ -153,6 +149,10 @@ async def close_ticket(
 async def poller_status(
     request: CallerRequest, tenant_id: NamedDependency[str], pool: NamedDependency[Pool]
 ) -> StatusAnswer:
+    return await status_of(pool, tenant_id, for_admin=request.user.chooses_tenant)
+
+
+async def status_of(pool: Pool, tenant_id: str, *, for_admin: bool) -> StatusAnswer:
     at, source = await ticket_queries.get_last_message(pool, tenant_id) or (None, None)
     return StatusAnswer(
         tenant_id=tenant_id,
@@ -161,7 +161,7 @@ async def poller_status(
         last_message_at=at,
         last_message_source=source,
         silent_hours=round(max(0.0, (datetime.now(UTC) - at) / _HOUR), 1) if at else None,
-        mailboxes=await queries.list_mailboxes(pool) if request.user.chooses_tenant else None,
+        mailboxes=await queries.list_mailboxes(pool) if for_admin else None,
     )
 
 
@@ -190,13 +190,19 @@ async def list_quarantine(
     limit: Limit = 50,
     cursor: FromQuery[str | None] = None,
     in_state: Annotated[QuarantineState | None, QueryParameter(name="state")] = None,
+    mailbox: FromQuery[str | None] = None,
+    tenant: FromQuery[str | None] = None,
 ) -> QuarantineAnswer:
     person(request)
-    before = decode_cursor(cursor) if cursor else None
-    mails = await queries.list_quarantined(pool, limit=limit + 1, before=before, state=in_state)
-    page = mails[:limit]
-    more = encode_cursor(page[-1].created_at, page[-1].id) if len(mails) > limit else None
-    return QuarantineAnswer(page, more)
+    return await quarantine.list_page(
+        pool, limit=limit, cursor=cursor, state=in_state, mailbox=mailbox, tenant_id=tenant
+    )
+
+
+@get(f"{QUARANTINE}/{{mail_id:uuid}}", summary="One mail: where it comes from, and what became of it")
+async def show_mail(request: CallerRequest, mail_id: FromPath[UUID], pool: NamedDependency[Pool]) -> Quarantined:
+    person(request)
+    return await quarantine.show(pool, mail_id)
 
 
 @post(f"{QUARANTINE}/{{mail_id:uuid}}/release", status_code=200, summary="Take a mail in after all")
@@ -224,6 +230,7 @@ ROUTES = [
     poller_status,
     run_poll,
     list_quarantine,
+    show_mail,
     release_mail,
     drop_mail,
 ]

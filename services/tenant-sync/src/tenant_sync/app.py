@@ -6,6 +6,7 @@ from shared.service import Service, run
 from shared.settings import load
 
 from . import handlers, reconcile
+from .requests import OPERATIONS
 from .routes import ROUTES
 from .settings import TenantSyncSettings
 
@@ -31,7 +32,7 @@ async def main() -> None:
         service.handle("note_disconnection", partial(handlers.note_disconnection, pool=pool))
         service.handle("activate_address", partial(handlers.activate_address, pool=pool, outbox=outbox))
         service.loop("reconcile", partial(reconcile.run, product_pool, pool, outbox, settings))
-        await service.serve(ROUTES, dependencies={"product_pool": product_pool, "settings": settings})
+        await service.serve(ROUTES, OPERATIONS, dependencies={"product_pool": product_pool, "settings": settings})
 
 
 if __name__ == "__main__":

@@ -81,6 +81,12 @@ async def sync_tenant(
     settings: NamedDependency[TenantSyncSettings],
     dry_run: DryRun = False,
 ) -> SyncAnswer:
+    return await sync_one(data, pool, product_pool, outbox, settings, dry_run=dry_run)
+
+
+async def sync_one(
+    data: SyncRequest, pool: Pool, product_pool: Pool, outbox: Outbox, settings: TenantSyncSettings, *, dry_run: bool
+) -> SyncAnswer:
     tenant = await _of_product(product_pool, data.tenant_id)
     country = data.country or settings.countries[0]
     async with pool.acquire() as conn, sync.transaction(conn, dry=dry_run):
@@ -105,6 +111,12 @@ async def sync_all_tenants(
     settings: NamedDependency[TenantSyncSettings],
     dry_run: DryRun = False,
 ) -> SyncAllAnswer:
+    return await sync_all(pool, product_pool, outbox, settings, dry_run=dry_run)
+
+
+async def sync_all(
+    pool: Pool, product_pool: Pool, outbox: Outbox, settings: TenantSyncSettings, *, dry_run: bool
+) -> SyncAllAnswer:
     outcome = await sync.sync_all(product_pool, pool, outbox, settings, dry=dry_run)
     return SyncAllAnswer(
         success=not outcome.counts.errors,
@@ -117,6 +129,10 @@ async def sync_all_tenants(
 
 @get("/api/v1/tenants/sync-all", guards=[internal_only], summary="How far the latest sync of all tenants is")
 async def sync_all_progress(pool: NamedDependency[Pool]) -> Run:
+    return await latest_run(pool)
+
+
+async def latest_run(pool: Pool) -> Run:
     run = await queries.get_run(pool)
     if run is None:
         raise NotFoundError("No sync of all tenants has been run yet.")
@@ -127,6 +143,10 @@ async def sync_all_progress(pool: NamedDependency[Pool]) -> Run:
 async def tenant_status(
     asked_id: FromPath[str], pool: NamedDependency[Pool], product_pool: NamedDependency[Pool]
 ) -> StatusAnswer:
+    return await status_of(asked_id, pool, product_pool)
+
+
+async def status_of(asked_id: str, pool: Pool, product_pool: Pool) -> StatusAnswer:
     tenant = await _of_product(product_pool, asked_id)
     ours = await queries.get_tenant(pool, tenant.id)
     return StatusAnswer(
