@@ -135,8 +135,8 @@ async def reading(
     monkeypatch.setattr(mailbox, "BACK_OFF_SECONDS", 0.05)
     monkeypatch.setattr(mailbox, "MAX_BACK_OFF_SECONDS", 0.2)
     await pool.execute(
-        "INSERT INTO inbound_addresses (email, tenant_id, marketplace, country, enabled)"
-        " VALUES ($1, $2, 'AMAZON', 'FR', true)",
+        "INSERT INTO inbound_addresses (email, tenant_id, marketplace, country, enabled, verified)"
+        " VALUES ($1, $2, 'AMAZON', 'FR', true, true)",
         ADDRESS,
         TENANT,
     )
