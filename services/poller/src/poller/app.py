@@ -9,7 +9,7 @@ from shared.settings import load
 from shared.telemetry import log
 from shared.vault import Vault
 
-from . import handlers, mailbox, mock, polling, silence
+from . import handlers, mailbox, mock, polling, queries, silence
 from .intake import Intake
 from .routes import ROUTES
 from .settings import PollerSettings
@@ -39,8 +39,9 @@ async def once() -> None:
     settings = load(PollerSettings)
     async with Service("poller", settings) as service:
         polled = 0
-        while settings.amazon_use_mock and (count := await polling.poll_due(service.pool, service.outbox, mock.fetch)):
-            polled += count
+        if settings.amazon_use_mock:
+            due_by = await queries.get_now(service.pool)
+            polled = await polling.poll_due(service.pool, service.outbox, mock.fetch, due_by)
         await service.publish_outbox()
         log.info("polled_once", tenants=polled)
 
