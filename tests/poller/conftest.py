@@ -53,6 +53,7 @@ async def claim(pool: Pool) -> Lease:
 
 
 async def make_due(pool: Pool) -> None:
+    """Nobody's any more, and due now: as if a lease had run out."""
     await pool.execute("UPDATE poll_schedules SET next_due = clock_timestamp(), leased_until = NULL")
 
 

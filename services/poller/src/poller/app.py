@@ -24,7 +24,7 @@ async def serve() -> None:
         service.handle("stop_polling", partial(handlers.stop_polling, pool=service.pool, settings=settings))
         if settings.amazon_use_mock:
             service.loop("polling", partial(polling.run, service.pool, service.outbox, source))
-        service.loop("silence", partial(silence.run, service.pool))
+        service.loop("silence", partial(silence.run, service.pool, polls=settings.amazon_use_mock))
         if settings.mail_authserv_id and settings.mailbox_names:
             intake = Intake(service.pool, service.outbox, settings.mail_authserv_id)
             vault = Vault(settings)

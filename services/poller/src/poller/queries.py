@@ -213,6 +213,15 @@ async def fail_poll(conn: Conn | Pool, held: Lease, error: str, *, rejected: boo
     return Failed(**row) if row else None
 
 
+async def count_not_polled(pool: Pool) -> int:
+    """Schedules that should have been polled by their next slot, and were not."""
+    count: int = await pool.fetchval(
+        "SELECT count(*) FROM poll_schedules WHERE next_due < now() - make_interval(secs => interval_seconds)"
+        " AND disconnected_at IS NULL AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)"
+    )
+    return count
+
+
 async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
     rows = await pool.fetch(
         "SELECT marketplace, interval_seconds, next_due, coalesce(leased_until > clock_timestamp(), false) AS running,"
