@@ -98,7 +98,7 @@ class Replica:
             environment("poller", self._stack.endpoints, self._stack._ports) | variables,  # noqa: SLF001 - as tests do
             log=self._log,
         )
-        while b'"started"' not in self._log.read_bytes()[begun:]:
+        while b'"started"' not in self._log.read_bytes()[begun:]:  # noqa: ASYNC110 - a file tells nobody
             await asyncio.sleep(0.1)
 
     @property
@@ -276,7 +276,9 @@ async def carried(admin: asyncpg.Connection) -> float:
     begin = await admin.fetchval("UPDATE poller.poll_schedules SET next_due = now() RETURNING now()")
     while await admin.fetchval("SELECT count(*) FROM poller.poll_schedules WHERE last_success_at < $1", begin):  # noqa: ASYNC110
         await asyncio.sleep(0.2)
-    took = await admin.fetchval("SELECT extract(epoch FROM max(last_success_at) - $1) FROM poller.poll_schedules", begin)
+    took = await admin.fetchval(
+        "SELECT extract(epoch FROM max(last_success_at) - $1) FROM poller.poll_schedules", begin
+    )
     return TENANTS / float(took)
 
 
@@ -350,7 +352,11 @@ async def main(seconds: int) -> int:
             steady = await measure_time(stack, admin, seconds)
             most = await measure_most(stack, admin)
             await admin.close()
-    result = {"tenants": TENANTS, "intervalSeconds": INTERVAL_SECONDS, "leaseSeconds": LEASE.total_seconds()}
+    result: dict[str, Any] = {
+        "tenants": TENANTS,
+        "intervalSeconds": INTERVAL_SECONDS,
+        "leaseSeconds": LEASE.total_seconds(),
+    }
     result |= {"steady": steady, "most": most}
     show(steady, most)
     RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
@@ -368,11 +374,17 @@ def show(steady: dict[str, Any], most: dict[str, Any]) -> None:
         ("done after its slot", "doneMilliseconds"),
     ):
         table.add_row(name, ", ".join(f"{place} {each} ms" for place, each in steady[key].items()))
-    table.add_row(f"{killed['leases']} slots of the killed one", ", ".join(f"{each} s" for each in killed["lateSeconds"]))
+    table.add_row(
+        f"{killed['leases']} slots of the killed one", ", ".join(f"{each} s" for each in killed["lateSeconds"])
+    )
     table.add_row("cores", ", ".join(f"{name} {each}" for name, each in steady["cores"].items()))
-    table.add_row("MB", ", ".join(f"{name} {each['first']} to {each['last']}" for name, each in steady["megabytes"].items()))
+    table.add_row(
+        "MB", ", ".join(f"{name} {each['first']} to {each['last']}" for name, each in steady["megabytes"].items())
+    )
     table.add_row("load of the machine", f"mean {steady['load']['mean']}, most {steady['load']['most']}")
-    table.add_row("most of one replica", f"{most['pollsPerSecond']} polls/s, {most['transactionsPerPoll']} transactions each")
+    table.add_row(
+        "most of one replica", f"{most['pollsPerSecond']} polls/s, {most['transactionsPerPoll']} transactions each"
+    )
     table.add_row("updates of one row", f"{most['updatesPerSecond']}/s, ratio {most['ratio']}")
     table.add_row("cores at most", ", ".join(f"{name} {each}" for name, each in most["cores"].items()))
     Console(width=120).print(table)

@@ -1,17 +1,22 @@
 """A poll: what a source gives becomes messages, tickets and events, each once."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+import structlog
 
 from poller import handlers, mock, polling, queries, ticket_queries
 from poller.domain import IncomingMessage, NotScheduledError, PollRunningError, Ticket
 from poller.settings import PollerSettings
 from shared.amazon.errors import AccessDeniedError, AuthorizationRevokedError, NotConnectedError
-from shared.db import Pool
+from shared.db import Conn, Pool
 from shared.errors import PermanentError, RetryLaterError, UnavailableError
+from shared.events import Event
 from shared.outbox import Outbox
 from tests.builders import connected, disconnected
 from tests.conftest import Told
@@ -21,6 +26,7 @@ from tests.poller.conftest import (
     TENANT,
     claim,
     disconnect,
+    eventually,
     follow,
     make_due,
     message,
@@ -28,10 +34,20 @@ from tests.poller.conftest import (
     source_of,
 )
 
+T = TypeVar("T")
+
 
 async def poll(pool: Pool, outbox: Outbox, *messages: IncomingMessage) -> None:
     await make_due(pool)
     assert await polling.poll_due(pool, outbox, source_of(*messages)) == 1
+
+
+async def returns(value: bool) -> bool:
+    return value
+
+
+async def equals(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted
 
 
 async def count(pool: Pool) -> tuple[int, ...]:
@@ -189,7 +205,7 @@ async def test_a_poll_in_hand_when_the_account_is_disconnected_stores_nothing(
         return [message()]
 
     if asked_by == "schedule":
-        assert await polling.poll_due(pool, outbox, slow) == 1
+        assert await polling.poll_due(pool, outbox, slow, await queries.get_now(pool)) == 1
     else:
         with pytest.raises(PollRunningError, match="the account changed"):
             await polling.poll_now(pool, outbox, slow, TENANT)
@@ -224,8 +240,8 @@ async def test_a_source_that_fails_is_noted_backs_off_and_stops_nobody_else(
         await schedule(pool, tenant_id)
     assert await polling.poll_due(pool, outbox, OneFails(error)) == 3
     failed = await pool.fetch(
-        "SELECT last_error, failures, next_due > clock_timestamp() + interval '4 minutes' AS later, leased_until"
-        " FROM poll_schedules WHERE failures > 0"
+        "SELECT last_error, failures, next_due > clock_timestamp() AS later, leased_until FROM poll_schedules"
+        " WHERE failures > 0"
     )
     assert [tuple(row) for row in failed] == [("The mailbox is away.", 1, True, None)]
     assert len(await told(pool)) == 2
@@ -292,12 +308,283 @@ async def test_a_refusal_that_cannot_be_told_is_not_noted_either(
     assert (found.running, found.failures) == (True, 0)
 
 
-async def test_a_bug_in_a_source_rises_after_the_others_are_done(pool: Pool, outbox: Outbox, told: Told) -> None:
+@pytest.mark.parametrize("asked_by", ["schedule", "request"])
+async def test_credentials_that_stay_refused_are_told_once_and_asked_for_once_an_hour(
+    pool: Pool, outbox: Outbox, told: Told, asked_by: str
+) -> None:
+    async def poll(error: Exception | None) -> None:
+        source = OneFails(error) if error else source_of()
+        if asked_by == "schedule":
+            await make_due(pool)
+            assert await polling.poll_due(pool, outbox, source) == 1
+        else:
+            with pytest.raises(type(error)) if error else contextlib.nullcontext():
+                await polling.poll_now(pool, outbox, source, TENANT)
+
+    refused = AuthorizationRevokedError("Withdrawn.")
+    await schedule(pool, interval_seconds=300)
+    for error in (refused, refused, UnavailableError("Away."), refused):
+        await poll(error)
+        assert len(await told(pool)) == 1
+        assert await pool.fetchval("SELECT next_due > now() + interval '50 minutes' FROM poll_schedules")
+    await poll(None)
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.rejected_at, found.failures) == (None, 0)
+    await poll(refused)
+    assert len(await told(pool)) == 2
+
+
+async def test_refused_credentials_wait_for_oauths_word_which_ends_the_wait_or_the_polls(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
+    await schedule(pool)
+    for times in (1, 2):
+        await polling.poll_due(pool, outbox, OneFails(AuthorizationRevokedError("Withdrawn.")))
+        assert len(await told(pool)) == times
+        assert await polling.poll_due(pool, outbox, source_of()) == 0
+        await schedule(pool)  # the seller has connected the account anew
+        [found] = await queries.list_schedules(pool, TENANT)
+        assert found.rejected_at is None
+    await polling.poll_due(pool, outbox, OneFails(AuthorizationRevokedError("Withdrawn.")))
+    await disconnect(pool)
+    await make_due(pool)
+    assert await polling.poll_due(pool, outbox, source_of()) == 0
+
+
+async def test_what_nobody_expected_is_noted_backs_off_and_stops_nobody_else(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
     for tenant_id in ("kbz-001", "kbz-002", "kbz-003"):
         await schedule(pool, tenant_id)
-    with pytest.raises(ZeroDivisionError):
-        await polling.poll_due(pool, outbox, OneFails(ZeroDivisionError()))
+    with structlog.testing.capture_logs() as logs:
+        assert await polling.poll_due(pool, outbox, OneFails(ValueError("A buyer's words."))) == 3
+    failed = await pool.fetch(
+        "SELECT last_error, failures, next_due > clock_timestamp() AS later, leased_until FROM poll_schedules"
+        " WHERE failures > 0"
+    )
+    wanted = "The poll failed as nobody expected (ValueError): the log says where."
+    assert [tuple(row) for row in failed] == [(wanted, 1, True, None)]
     assert len(await told(pool)) == 2
+    [line] = [line for line in logs if line["event"] == "poll_failed"]
+    assert (line["log_level"], line["error"]) == ("error", "ValueError")
+    assert "raise error" in "".join(line["where"])
+    assert "buyer" not in str(logs)
+
+
+async def test_what_nobody_expected_of_a_poll_on_request_is_noted_and_rises(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    with pytest.raises(ZeroDivisionError):
+        await polling.poll_now(pool, outbox, OneFails(ZeroDivisionError()), TENANT)
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures) == (False, 1)
+
+
+async def test_messages_events_and_the_next_slot_are_one_transaction(
+    pool: Pool, outbox: Outbox, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await schedule(pool)
+    messages = [message("m-1"), message("m-2")]
+    add, added = outbox.add, 0
+
+    async def crash(conn: Conn, *events: Event) -> None:
+        nonlocal added
+        added += 1
+        if added == 2:
+            raise ConnectionResetError
+        await add(conn, *events)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outbox, "add", crash)
+        assert await polling.poll_due(pool, outbox, source_of(*messages)) == 1
+    assert (await count(pool), await told(pool)) == ((0, 0, 0), [])
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.failures, found.last_success_at) == (1, None)
+    await poll(pool, outbox, *messages)
+    assert (await count(pool), len(await told(pool))) == ((2, 1, 2), 2)
+
+
+async def test_a_poll_that_brings_nothing_new_takes_three_statements(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    await polling.poll_due(pool, outbox, mock.fetch)
+    await make_due(pool)
+    said: list[str] = []
+    async with pool.acquire() as conn:  # the only one, used by turns
+        conn.add_query_logger(lambda record: said.append(record.query))
+    due_by = await queries.get_now(pool)
+    said.clear()
+    assert await polling.poll_due(pool, outbox, mock.fetch, due_by) == 1
+    *of_poll, none_left = said
+    assert len(of_poll) == 3
+    assert of_poll[0] == none_left
+
+
+class Slow:
+    """A source that takes its time for the first who ask, until it is told to go on."""
+
+    def __init__(self, slow: int = 1) -> None:
+        self.entered, self.go_on = asyncio.Event(), asyncio.Event()
+        self.asked = self.cancelled = self.in_hand = 0
+        self._slow = slow
+
+    async def __call__(self) -> list[IncomingMessage]:
+        self.asked += 1
+        self.in_hand += 1
+        try:
+            if self.asked <= self._slow:
+                self.entered.set()
+                await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.in_hand -= 1
+        return [message()]
+
+
+@asynccontextmanager
+async def in_hand(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Polling goes on beside the test, and is over with it."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def polled(pool: Pool) -> int:
+    """How many tenants were polled."""
+    done: int = await pool.fetchval("SELECT count(last_success_at) FROM poll_schedules")
+    return done
+
+
+async def test_a_slow_poll_takes_one_place_and_holds_up_nobody(
+    pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "AT_ONCE", 3)
+    for number in range(10):
+        await schedule(pool, f"kbz-{number}")
+    source = Slow()
+    async with in_hand(polling.poll_due(pool, outbox, source)) as polls:
+        await eventually(lambda: equals(polled(pool), 9))
+        await schedule(pool, "kbz-later")
+        await eventually(lambda: equals(polled(pool), 10))
+        assert source.in_hand == 1
+        source.go_on.set()
+        assert await polls == 11
+    assert await polled(pool) == 11
+
+
+async def test_a_loop_whose_places_are_all_taken_claims_no_more(
+    pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "AT_ONCE", 3)
+    for number in range(5):
+        await schedule(pool, f"kbz-{number}")
+    source = Slow(slow=3)
+    async with in_hand(polling.poll_due(pool, outbox, source)) as polls:
+        await eventually(lambda: returns(source.in_hand == 3))
+        assert len(await queries.claim_due(pool, 10, MINUTE)) == 2
+        source.go_on.set()
+        assert await polls == 3
+
+
+async def test_a_long_poll_keeps_its_lease(pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=1))
+    await schedule(pool)
+    source = Slow()
+    async with in_hand(polling.poll_now(pool, outbox, source, TENANT)) as poll:
+        await source.entered.wait()
+        first = await pool.fetchval("SELECT leased_until FROM poll_schedules")
+        await eventually(lambda: pool.fetchval("SELECT clock_timestamp() > $1 FROM poll_schedules", first))
+        assert await queries.claim_due(pool, 10, MINUTE) == []
+        source.go_on.set()
+        assert (await poll).stored == 1
+
+
+async def test_a_long_poll_that_has_lost_its_lease_is_given_up(
+    pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=0.3))
+    await schedule(pool)
+    source = Slow()
+    async with in_hand(polling.poll_now(pool, outbox, source, TENANT)) as poll:
+        await source.entered.wait()
+        await make_due(pool)
+        held = await claim(pool)
+        with pytest.raises(PollRunningError, match="overtaken"):
+            await poll
+    assert source.cancelled == 1
+    async with pool.acquire() as conn:
+        assert await queries.finish_poll(conn, held)
+
+
+async def test_a_loop_that_stops_gives_its_leases_back_and_stores_nothing(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
+    for number in range(3):
+        await schedule(pool, f"kbz-{number}")
+    source = Slow(slow=3)
+    async with in_hand(polling.run(pool, outbox, source)):
+        await eventually(lambda: returns(source.in_hand == 3))
+    assert source.cancelled == 3
+    assert await told(pool) == []
+    assert await polling.poll_due(pool, outbox, source_of(message())) == 3
+    assert await pool.fetchval("SELECT sum(failures) FROM poll_schedules") == 0
+
+
+async def test_a_loop_whose_database_is_away_rises_and_gives_up_what_is_in_hand(
+    pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise ConnectionResetError
+
+    for number in range(3):
+        await schedule(pool, f"kbz-{number}")
+    source = Slow(slow=3)
+    monkeypatch.setattr(queries, "fail_poll", away)
+    async with in_hand(polling.run(pool, outbox, source)) as loop:
+        await eventually(lambda: returns(source.in_hand == 3))
+        monkeypatch.setattr(queries, "finish_poll", away)
+        await pool.execute(
+            "INSERT INTO poll_schedules SELECT 'kbz-3', marketplace, connection_id, connected_at, 300"
+            " FROM poll_schedules WHERE tenant_id = 'kbz-0'"
+        )
+        with pytest.raises(ConnectionResetError):
+            await loop
+    assert source.cancelled == 3
+
+
+async def test_a_newly_connected_tenant_is_found_by_a_loop_that_is_idle(pool: Pool, outbox: Outbox) -> None:
+    async with in_hand(polling.run(pool, outbox, source_of(message()))):
+        for number in (1, 2):
+            await schedule(pool, f"kbz-{number}")
+            await eventually(lambda wanted=number: equals(polled(pool), wanted))  # type: ignore[misc] # bound now
+
+
+@pytest.mark.parametrize("came_back", [False, True])
+@pytest.mark.parametrize("asked_by", ["schedule", "request"])
+async def test_a_poll_in_hand_when_the_tenant_is_archived_stores_nothing(
+    pool: Pool, outbox: Outbox, told: Told, asked_by: str, came_back: bool
+) -> None:
+    await schedule(pool)
+
+    async def slow() -> list[IncomingMessage]:
+        await follow(pool, status="ARCHIVED")
+        if came_back:
+            await follow(pool, status="ACTIVE")
+        return [message()]
+
+    if asked_by == "schedule":
+        assert await polling.poll_due(pool, outbox, slow, await queries.get_now(pool)) == 1
+    else:
+        with pytest.raises(PollRunningError, match="archived meanwhile"):
+            await polling.poll_now(pool, outbox, slow, TENANT)
+    assert (await count(pool), await told(pool)) == ((0, 0, 0), [])
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.failures, found.last_error, found.last_success_at) == (0, None, None)
+    assert await polling.poll_due(pool, outbox, source_of(message())) == came_back
+    assert await count(pool) == (came_back, came_back, came_back)
 
 
 async def test_a_poll_on_request_stores_what_is_new(pool: Pool, outbox: Outbox, told: Told) -> None:

@@ -74,7 +74,7 @@ async def test_two_who_claim_at_once_share_nothing(pool: Pool) -> None:
 @pytest.mark.parametrize("moved", ["-7 seconds", "-1000 seconds", "100 seconds", "1 hour"])
 async def test_a_poll_goes_to_the_tenants_next_slot_whenever_it_was_due(pool: Pool, moved: str) -> None:
     """In time, after missed slots, before its time, and after failures."""
-    await schedule(pool)
+    await schedule(pool, interval_seconds=300)
     await finish(pool, await claim(pool))
     slot = await next_due(pool)
     await pool.execute("UPDATE poll_schedules SET next_due = clock_timestamp() + $1::text::interval", moved)
@@ -89,7 +89,7 @@ async def test_a_poll_goes_to_the_tenants_next_slot_whenever_it_was_due(pool: Po
 
 async def test_tenants_that_are_connected_in_one_burst_have_slots_all_over_the_interval(pool: Pool) -> None:
     for number in range(300):
-        await schedule(pool, f"tenant-{number}")
+        await schedule(pool, f"tenant-{number}", 300)
     leases = await queries.claim_due(pool, 300, MINUTE)
     assert len(leases) == 300, "the first poll is at once"
     for lease in leases:
@@ -136,7 +136,7 @@ async def failing(pool: Pool, times: int, *, rejected: bool = False) -> list[tim
 
 
 async def test_failures_wait_longer_each_time_up_to_an_hour_until_a_slot(pool: Pool) -> None:
-    await schedule(pool)
+    await schedule(pool, interval_seconds=300)
     waits = await failing(pool, 6)
     for wait, seconds in zip(waits, [300, 600, 1200, 2400, 3600, 3600], strict=True):
         assert timedelta(seconds=seconds) - INTERVAL - LEEWAY < wait <= timedelta(seconds=seconds)
@@ -154,7 +154,7 @@ async def test_an_interval_longer_than_the_longest_wait_is_kept(pool: Pool) -> N
 
 
 async def test_refused_credentials_wait_an_hour_and_are_new_until_they_work(pool: Pool) -> None:
-    await schedule(pool)
+    await schedule(pool, interval_seconds=300)
     for wait in await failing(pool, 2, rejected=True) + await failing(pool, 1):
         assert timedelta(hours=1) - INTERVAL - LEEWAY < wait <= timedelta(hours=1)
     [found] = await queries.list_schedules(pool, TENANT)
@@ -206,7 +206,7 @@ async def test_who_polls_for_a_tenant_that_was_archived_meanwhile_changes_nothin
 
 async def test_connected_accounts_whose_poll_is_overdue_are_counted(pool: Pool) -> None:
     for number, seconds in enumerate((299, 301, 301, 301)):
-        await schedule(pool, f"kbz-{number}")
+        await schedule(pool, f"kbz-{number}", 300)
         await pool.execute(
             "UPDATE poll_schedules SET next_due = clock_timestamp() - make_interval(secs => $2) WHERE tenant_id = $1",
             f"kbz-{number}",

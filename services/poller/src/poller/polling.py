@@ -106,7 +106,7 @@ async def _poll_or_note(pool: Pool, outbox: Outbox, source: Source, lease: Lease
 
 
 async def _note(pool: Pool, outbox: Outbox, lease: Lease, error: Exception) -> None:
-    """oauth is told of credentials that are refused, once until they work again; it says what follows."""
+    """Credentials that are refused are told, once until they work again: what follows is oauth's to say."""
     if isinstance(error, (PermanentError, RetryLaterError)):
         code, said = error.code, str(error)
         log.warning("poll_failed", tenant_id=lease.tenant_id, code=code, error=said)
@@ -163,4 +163,6 @@ async def _store(pool: Pool, outbox: Outbox, lease: Lease, messages: Sequence[In
 
 
 def _overtaken() -> PollRunningError:
-    return PollRunningError("The poll was overtaken: it took too long, or the account changed or was archived meanwhile.")
+    return PollRunningError(
+        "The poll was overtaken: it took too long, or the account changed or was archived meanwhile."
+    )
