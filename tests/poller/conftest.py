@@ -65,6 +65,15 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def returns(value: bool) -> bool:
+    """For eventually(), what is known at once."""
+    return value
+
+
+async def equals(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted
+
+
 def message(external_id: str = "m-1", **changes: object) -> IncomingMessage:
     made = IncomingMessage(
         external_id=external_id,

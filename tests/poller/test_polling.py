@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -26,10 +26,12 @@ from tests.poller.conftest import (
     TENANT,
     claim,
     disconnect,
+    equals,
     eventually,
     follow,
     make_due,
     message,
+    returns,
     schedule,
     source_of,
 )
@@ -40,14 +42,6 @@ T = TypeVar("T")
 async def poll(pool: Pool, outbox: Outbox, *messages: IncomingMessage) -> None:
     await make_due(pool)
     assert await polling.poll_due(pool, outbox, source_of(*messages)) == 1
-
-
-async def returns(value: bool) -> bool:
-    return value
-
-
-async def equals(found: Awaitable[int], wanted: int) -> bool:
-    return await found == wanted
 
 
 async def count(pool: Pool) -> tuple[int, ...]:

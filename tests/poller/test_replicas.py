@@ -16,7 +16,7 @@ from devstack.services import environment
 from devstack.stack import Stack
 from shared.db import Pool
 from tests.conftest import OpenPool, Told
-from tests.poller.conftest import eventually, schedule
+from tests.poller.conftest import equals, eventually, returns, schedule
 
 TENANTS = 20
 SEEN = """
@@ -63,6 +63,7 @@ async def test_what_one_replica_leaves_in_hand_the_other_does_once(
     pool: Pool, pool_of: OpenPool, start: Start, told: Told, tmp_path: Path, end: signal.Signals
 ) -> None:
     """One dies, is frozen and wakes up, or is stopped, with all leases in hand."""
+    said = tmp_path / "one"
     owner = await pool_of("poller_owner")
     await owner.execute(SEEN)
     for number in range(TENANTS):
@@ -88,7 +89,7 @@ async def test_what_one_replica_leaves_in_hand_the_other_does_once(
     before = await pool.fetch("SELECT * FROM poll_schedules ORDER BY tenant_id")
     if end is signal.SIGSTOP:
         one.send_signal(signal.SIGCONT)
-        await eventually(lambda: equals(overtaken(tmp_path / "one"), TENANTS))
+        await eventually(lambda: returns(said.read_text().count("poll was overtaken") == TENANTS))
     assert await pool.fetch("SELECT * FROM poll_schedules ORDER BY tenant_id") == before
     assert len(await told(pool)) == 3 * TENANTS
     claims = await owner.fetch("SELECT * FROM seen ORDER BY token")
@@ -98,12 +99,3 @@ async def test_what_one_replica_leaves_in_hand_the_other_does_once(
             assert row["free_at"] is None, "the lease was given back"
         else:
             assert row["free_at"] <= row["at"], "nobody takes what is somebody's"
-
-
-async def equals(found: Coroutine[Any, Any, int], wanted: int) -> bool:
-    return await found == wanted
-
-
-async def overtaken(log: Path) -> int:
-    """How many of its polls a poller has given up, by its log."""
-    return log.read_text().count("The poll was overtaken")

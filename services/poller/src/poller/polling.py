@@ -129,7 +129,7 @@ async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Pol
     messages = await _fetch(pool, source, lease)
     log.info("poll_fetched", tenant_id=lease.tenant_id, messages=len(messages))
     external_ids = [message.external_id for message in messages]
-    known = await ticket_queries.list_known(pool, lease.tenant_id, lease.marketplace, external_ids)
+    known = await ticket_queries.list_known(pool, lease.tenant_id, lease.marketplace, external_ids) if messages else ()
     stored = await _store(pool, outbox, lease, [each for each in messages if each.external_id not in known])
     log.info("poll_completed", tenant_id=lease.tenant_id, stored=stored)
     return Polled(len(messages), stored)
