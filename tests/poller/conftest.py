@@ -1,5 +1,7 @@
 """poller as it runs, and the schedules and sources that its tests begin with."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -30,8 +32,8 @@ def settings(stack: Stack) -> PollerSettings:
     return settings_of(PollerSettings, stack, "poller")
 
 
-async def schedule(pool: Pool, tenant_id: str = TENANT, interval_seconds: int = 300) -> None:
-    """The tenant is connected, and due at once."""
+async def schedule(pool: Pool, tenant_id: str = TENANT, interval_seconds: int = 86_400) -> None:
+    """The tenant is connected, and due at once; it is hardly so again while a test lasts."""
     async with pool.acquire() as conn, conn.transaction():
         await queries.upsert_schedule(conn, connected(tenant_id=tenant_id), interval_seconds)
 
@@ -53,7 +55,23 @@ async def claim(pool: Pool) -> Lease:
 
 
 async def make_due(pool: Pool) -> None:
+    """Nobody's any more, and due now: as if a lease had run out."""
     await pool.execute("UPDATE poll_schedules SET next_due = clock_timestamp(), leased_until = NULL")
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await holds():  # noqa: ASYNC110 - the database knows
+            await asyncio.sleep(0.02)
+
+
+async def returns(value: bool) -> bool:
+    """For eventually(), what is known at once."""
+    return value
+
+
+async def equals(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted
 
 
 def message(external_id: str = "m-1", **changes: object) -> IncomingMessage:

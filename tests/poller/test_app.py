@@ -13,6 +13,7 @@ from devstack.stack import Stack
 from poller import queries, ticket_queries
 from shared.db import Pool
 from tests.builders import new_id
+from tests.conftest import OpenPool
 from tests.poller.conftest import schedule
 
 
@@ -65,6 +66,19 @@ async def test_once_polls_what_is_due_publishes_it_and_ends(stack: Stack, pool: 
 
     code, said = await once(stack, pool)
     assert (code, "poll_starting" in said) == (0, False), said
+
+
+async def test_once_leaves_what_becomes_due_meanwhile(stack: Stack, pool: Pool, pool_of: OpenPool) -> None:
+    owner = await pool_of("poller_owner")
+    await owner.execute(
+        "CREATE FUNCTION due_again() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN new.next_due = clock_timestamp(); RETURN new; END $$;"
+        " CREATE TRIGGER due_again BEFORE UPDATE OF last_success_at ON poll_schedules FOR EACH ROW"
+        " EXECUTE FUNCTION due_again()"
+    )
+    await schedule(pool, new_id())
+    code, said = await once(stack, pool)
+    assert (code, said.count("poll_completed")) == (0, 1), said
 
 
 async def test_once_without_a_source_of_messages_says_why_and_fails(stack: Stack, pool: Pool) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +17,7 @@ from shared.outbox import Outbox
 from shared.settings import AmazonSettings
 from shared.vault import Vault
 from tests.builders import new_id, operator_vault, settings_of
-from tests.poller.conftest import TENANT
+from tests.poller.conftest import TENANT, eventually
 
 if TYPE_CHECKING:
     from tests.poller.imap_servers import Server, Wire
@@ -36,12 +36,6 @@ def mail(number: int, padding: int = 0) -> bytes:
         + b"\r\n".join([b"y" * 70] * (padding // 72))
         + b"\r\n"
     )
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await holds():  # noqa: ASYNC110 - the database knows
-            await asyncio.sleep(0.02)
 
 
 class Reading:

@@ -1,17 +1,20 @@
 """A poll: what a source gives becomes messages, tickets and events, each once."""
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import structlog
 
 from poller import handlers, mock, polling, queries, ticket_queries
 from poller.domain import IncomingMessage, NotScheduledError, PollRunningError, Ticket
 from poller.settings import PollerSettings
 from shared.amazon.errors import AccessDeniedError, AuthorizationRevokedError, NotConnectedError
-from shared.db import Pool
+from shared.db import Conn, Pool
 from shared.errors import PermanentError, RetryLaterError, UnavailableError
+from shared.events import Event
 from shared.outbox import Outbox
 from tests.builders import connected, disconnected
 from tests.conftest import Told
@@ -148,9 +151,9 @@ async def test_the_same_message_twice_in_an_answer_is_one(pool: Pool, outbox: Ou
 
 
 async def test_two_tenants_have_the_same_message_each_for_itself(pool: Pool, outbox: Outbox, told: Told) -> None:
-    await schedule(pool, "kbz-001")
-    await schedule(pool, "kbz-002")
-    assert await polling.poll_due(pool, outbox, mock.fetch) == 2
+    for tenant_id in ("kbz-001", "kbz-002"):
+        await schedule(pool, tenant_id)
+        assert await polling.poll_due(pool, outbox, mock.fetch) == 1
     assert await count(pool) == (6, 6, 6)
     assert len(await tickets(pool, "kbz-001")) == len(await tickets(pool, "kbz-002")) == 3
     assert sorted(body["tenantId"] for _, body in await told(pool)) == ["kbz-001"] * 3 + ["kbz-002"] * 3
@@ -189,7 +192,7 @@ async def test_a_poll_in_hand_when_the_account_is_disconnected_stores_nothing(
         return [message()]
 
     if asked_by == "schedule":
-        assert await polling.poll_due(pool, outbox, slow) == 1
+        assert await polling.poll_due(pool, outbox, slow, await queries.get_now(pool)) == 1
     else:
         with pytest.raises(PollRunningError, match="the account changed"):
             await polling.poll_now(pool, outbox, slow, TENANT)
@@ -224,8 +227,8 @@ async def test_a_source_that_fails_is_noted_backs_off_and_stops_nobody_else(
         await schedule(pool, tenant_id)
     assert await polling.poll_due(pool, outbox, OneFails(error)) == 3
     failed = await pool.fetch(
-        "SELECT last_error, failures, next_due > clock_timestamp() + interval '4 minutes' AS later, leased_until"
-        " FROM poll_schedules WHERE failures > 0"
+        "SELECT last_error, failures, next_due > clock_timestamp() AS later, leased_until FROM poll_schedules"
+        " WHERE failures > 0"
     )
     assert [tuple(row) for row in failed] == [("The mailbox is away.", 1, True, None)]
     assert len(await told(pool)) == 2
@@ -292,12 +295,139 @@ async def test_a_refusal_that_cannot_be_told_is_not_noted_either(
     assert (found.running, found.failures) == (True, 0)
 
 
-async def test_a_bug_in_a_source_rises_after_the_others_are_done(pool: Pool, outbox: Outbox, told: Told) -> None:
+@pytest.mark.parametrize("asked_by", ["schedule", "request"])
+async def test_credentials_that_stay_refused_are_told_once_and_asked_for_once_an_hour(
+    pool: Pool, outbox: Outbox, told: Told, asked_by: str
+) -> None:
+    async def poll(error: Exception | None) -> None:
+        source = OneFails(error) if error else source_of()
+        if asked_by == "schedule":
+            await make_due(pool)
+            assert await polling.poll_due(pool, outbox, source) == 1
+        else:
+            with pytest.raises(type(error)) if error else contextlib.nullcontext():
+                await polling.poll_now(pool, outbox, source, TENANT)
+
+    refused = AuthorizationRevokedError("Withdrawn.")
+    await schedule(pool, interval_seconds=300)
+    for error in (refused, refused, UnavailableError("Away."), refused):
+        await poll(error)
+        assert len(await told(pool)) == 1
+        assert await pool.fetchval("SELECT next_due > now() + interval '50 minutes' FROM poll_schedules")
+    await poll(None)
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.rejected_at, found.failures) == (None, 0)
+    await poll(refused)
+    assert len(await told(pool)) == 2
+
+
+async def test_refused_credentials_wait_for_oauths_word_which_ends_the_wait_or_the_polls(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
+    await schedule(pool)
+    for times in (1, 2):
+        await polling.poll_due(pool, outbox, OneFails(AuthorizationRevokedError("Withdrawn.")))
+        assert len(await told(pool)) == times
+        assert await polling.poll_due(pool, outbox, source_of()) == 0
+        await schedule(pool)  # the seller has connected the account anew
+        [found] = await queries.list_schedules(pool, TENANT)
+        assert found.rejected_at is None
+    await polling.poll_due(pool, outbox, OneFails(AuthorizationRevokedError("Withdrawn.")))
+    await disconnect(pool)
+    await make_due(pool)
+    assert await polling.poll_due(pool, outbox, source_of()) == 0
+
+
+async def test_what_nobody_expected_is_noted_backs_off_and_stops_nobody_else(
+    pool: Pool, outbox: Outbox, told: Told
+) -> None:
     for tenant_id in ("kbz-001", "kbz-002", "kbz-003"):
         await schedule(pool, tenant_id)
-    with pytest.raises(ZeroDivisionError):
-        await polling.poll_due(pool, outbox, OneFails(ZeroDivisionError()))
+    with structlog.testing.capture_logs() as logs:
+        assert await polling.poll_due(pool, outbox, OneFails(ValueError("A buyer's words."))) == 3
+    failed = await pool.fetch(
+        "SELECT last_error, failures, next_due > clock_timestamp() AS later, leased_until FROM poll_schedules"
+        " WHERE failures > 0"
+    )
+    wanted = "The poll failed as nobody expected (ValueError): the log says where."
+    assert [tuple(row) for row in failed] == [(wanted, 1, True, None)]
     assert len(await told(pool)) == 2
+    [line] = [line for line in logs if line["event"] == "poll_failed"]
+    assert (line["log_level"], line["error"]) == ("error", "ValueError")
+    assert "raise error" in "".join(line["where"])
+    assert "buyer" not in str(logs)
+
+
+async def test_what_nobody_expected_of_a_poll_on_request_is_noted_and_rises(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    with pytest.raises(ZeroDivisionError):
+        await polling.poll_now(pool, outbox, OneFails(ZeroDivisionError()), TENANT)
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.running, found.failures) == (False, 1)
+
+
+async def test_messages_events_and_the_next_slot_are_one_transaction(
+    pool: Pool, outbox: Outbox, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await schedule(pool)
+    messages = [message("m-1"), message("m-2")]
+    add, added = outbox.add, 0
+
+    async def crash(conn: Conn, *events: Event) -> None:
+        nonlocal added
+        added += 1
+        if added == 2:
+            raise ConnectionResetError
+        await add(conn, *events)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outbox, "add", crash)
+        assert await polling.poll_due(pool, outbox, source_of(*messages)) == 1
+    assert (await count(pool), await told(pool)) == ((0, 0, 0), [])
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.failures, found.last_success_at) == (1, None)
+    await poll(pool, outbox, *messages)
+    assert (await count(pool), len(await told(pool))) == ((2, 1, 2), 2)
+
+
+async def test_a_poll_that_brings_nothing_new_takes_three_statements(pool: Pool, outbox: Outbox) -> None:
+    await schedule(pool)
+    await polling.poll_due(pool, outbox, mock.fetch)
+    await make_due(pool)
+    said: list[str] = []
+    async with pool.acquire() as conn:  # the only one, used by turns
+        conn.add_query_logger(lambda record: said.append(record.query))
+    due_by = await queries.get_now(pool)
+    said.clear()
+    assert await polling.poll_due(pool, outbox, mock.fetch, due_by) == 1
+    *of_poll, none_left = said
+    assert len(of_poll) == 3
+    assert of_poll[0] == none_left
+
+
+@pytest.mark.parametrize("came_back", [False, True])
+@pytest.mark.parametrize("asked_by", ["schedule", "request"])
+async def test_a_poll_in_hand_when_the_tenant_is_archived_stores_nothing(
+    pool: Pool, outbox: Outbox, told: Told, asked_by: str, came_back: bool
+) -> None:
+    await schedule(pool)
+
+    async def slow() -> list[IncomingMessage]:
+        await follow(pool, status="ARCHIVED")
+        if came_back:
+            await follow(pool, status="ACTIVE")
+        return [message()]
+
+    if asked_by == "schedule":
+        assert await polling.poll_due(pool, outbox, slow, await queries.get_now(pool)) == 1
+    else:
+        with pytest.raises(PollRunningError, match="archived meanwhile"):
+            await polling.poll_now(pool, outbox, slow, TENANT)
+    assert (await count(pool), await told(pool)) == ((0, 0, 0), [])
+    [found] = await queries.list_schedules(pool, TENANT)
+    assert (found.failures, found.last_error, found.last_success_at) == (0, None, None)
+    assert await polling.poll_due(pool, outbox, source_of(message())) == came_back
+    assert await count(pool) == (came_back, came_back, came_back)
 
 
 async def test_a_poll_on_request_stores_what_is_new(pool: Pool, outbox: Outbox, told: Told) -> None:

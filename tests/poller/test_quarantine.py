@@ -236,14 +236,14 @@ async def test_the_status_says_since_when_nothing_came_and_an_admin_sees_the_mai
 
 async def test_the_metrics_say_what_is_not_heard(intake: Intake, pool: Pool) -> None:
     await hold(intake, raw("m-1"), raw("m-2", to=LOST), raw("m-3", to=LOST))
-    await silence.measure(pool)
+    await silence.measure(pool, polls=False)
     assert REGISTRY.get_sample_value("mailbox_seconds_since_read", {"mailbox": "main"}) == float("inf")
     assert REGISTRY.get_sample_value("tickets_overdue") == 1
     assert REGISTRY.get_sample_value("mails_held") == 2
     held = await lease(pool)
     await queries.renew_mailbox(pool, held, MINUTE)
     await pool.execute("UPDATE mailboxes SET last_read_at = last_read_at - interval '1 hour'")
-    await silence.measure(pool)
+    await silence.measure(pool, polls=False)
     since = REGISTRY.get_sample_value("mailbox_seconds_since_read", {"mailbox": "main"})
     assert since is not None
     assert 3600 <= since < 3660

@@ -1,5 +1,6 @@
 """The HTTP of poller, as the product app asks it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -9,8 +10,10 @@ import pytest
 
 from devstack.stack import Stack
 from poller import mock, polling
+from poller.domain import IncomingMessage
 from poller.routes import ROUTES
 from poller.settings import PollerSettings
+from shared.amazon.errors import AuthorizationRevokedError
 from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import agent, serving
@@ -138,7 +141,7 @@ async def test_another_tenants_tickets_are_not_there(
 
 async def test_the_status_says_how_a_tenant_is_polled(http: httpx.AsyncClient, pool: Pool) -> None:
     assert (await http.get(STATUS)).json() == silent(TENANT)
-    await schedule(pool)
+    await schedule(pool, interval_seconds=300)
     [found] = (await http.get(STATUS)).json()["schedules"]
     assert datetime.fromisoformat(found.pop("nextDue")) <= datetime.now(UTC)
     assert found == {
@@ -148,6 +151,7 @@ async def test_the_status_says_how_a_tenant_is_polled(http: httpx.AsyncClient, p
         "failures": 0,
         "lastSuccessAt": None,
         "lastError": None,
+        "rejectedAt": None,
         "disconnectedAt": None,
     }
 
@@ -187,6 +191,50 @@ async def test_a_run_answers_what_it_brought(http: httpx.AsyncClient, pool: Pool
         (200, {"fetched": 3, "stored": 3}),
         (200, {"fetched": 3, "stored": 0}),
     ]
+
+
+async def test_of_two_runs_at_once_one_polls_and_the_other_is_409(
+    stack: Stack, pool: Pool, outbox: Outbox, settings: PollerSettings
+) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> list[IncomingMessage]:
+        entered.set()
+        await go_on.wait()
+        return [message()]
+
+    await schedule(pool)
+    dependencies = {"pool": pool, "outbox": outbox, "source": slow}
+    async with serving("poller", ROUTES, settings, dependencies) as http, asyncio.TaskGroup() as group:
+        http.headers.update(agent(stack, TENANT))
+        first = group.create_task(http.post(RUN))
+        await entered.wait()
+        [found] = (await http.get(STATUS)).json()["schedules"]
+        assert found["running"] is True
+        second = await http.post(RUN)
+        go_on.set()
+        assert (second.status_code, second.json()["code"]) == (409, "poll_running")
+        assert int(second.headers["Retry-After"]) >= 1
+        assert ((await first).status_code, (await first).json()) == (200, {"fetched": 1, "stored": 1})
+
+
+async def test_the_status_says_since_when_credentials_are_refused_and_a_run_asks_again(
+    stack: Stack, pool: Pool, outbox: Outbox, settings: PollerSettings, http: httpx.AsyncClient
+) -> None:
+    async def refused() -> list[IncomingMessage]:
+        raise AuthorizationRevokedError("The seller withdrew the authorization.")
+
+    await schedule(pool)
+    async with serving("poller", ROUTES, settings, {"pool": pool, "outbox": outbox, "source": refused}) as refusing:
+        refusing.headers.update(agent(stack, TENANT))
+        answer = await refusing.post(RUN)
+    assert (answer.status_code, answer.json()["code"]) == (400, "authorization_revoked")
+    [found] = (await http.get(STATUS)).json()["schedules"]
+    assert datetime.now(UTC) - datetime.fromisoformat(found["rejectedAt"]) < timedelta(minutes=1)
+    assert (found["lastError"], found["failures"]) == ("The seller withdrew the authorization.", 1)
+    assert (await http.post(RUN)).status_code == 200
+    [found] = (await http.get(STATUS)).json()["schedules"]
+    assert (found["rejectedAt"], found["lastError"], found["lastSuccessAt"] is None) == (None, None, False)
 
 
 async def test_a_run_of_a_tenant_that_is_not_polled_is_404(http: httpx.AsyncClient, pool: Pool) -> None:

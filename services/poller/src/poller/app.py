@@ -9,7 +9,7 @@ from shared.settings import load
 from shared.telemetry import log
 from shared.vault import Vault
 
-from . import handlers, mailbox, mock, polling, silence
+from . import handlers, mailbox, mock, polling, queries, silence
 from .intake import Intake
 from .requests import OPERATIONS
 from .routes import ROUTES
@@ -25,7 +25,7 @@ async def serve() -> None:
         service.handle("stop_polling", partial(handlers.stop_polling, pool=service.pool, settings=settings))
         if settings.amazon_use_mock:
             service.loop("polling", partial(polling.run, service.pool, service.outbox, source))
-        service.loop("silence", partial(silence.run, service.pool))
+        service.loop("silence", partial(silence.run, service.pool, polls=settings.amazon_use_mock))
         if settings.mail_authserv_id and settings.mailbox_names:
             intake = Intake(service.pool, service.outbox, settings.mail_authserv_id)
             vault = Vault(settings)
@@ -40,8 +40,9 @@ async def once() -> None:
     settings = load(PollerSettings)
     async with Service("poller", settings) as service:
         polled = 0
-        while settings.amazon_use_mock and (count := await polling.poll_due(service.pool, service.outbox, mock.fetch)):
-            polled += count
+        if settings.amazon_use_mock:
+            due_by = await queries.get_now(service.pool)
+            polled = await polling.poll_due(service.pool, service.outbox, mock.fetch, due_by)
         await service.publish_outbox()
         log.info("polled_once", tenants=polled)
 

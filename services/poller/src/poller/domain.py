@@ -187,6 +187,17 @@ class Lease(Struct, frozen=True):
     tenant_id: str
     marketplace: str
     token: int
+    late_seconds: float
+    """For how long it was due; 0 where it was asked for."""
+
+
+class Failed(Struct, frozen=True):
+    """A poll that failed, as it was noted."""
+
+    connection_id: UUID
+    at: datetime
+    newly_rejected: bool
+    """Amazon refused the credentials, and had not refused them since they last worked."""
 
 
 class Polled(Struct, frozen=True):
@@ -206,6 +217,8 @@ class Schedule(Struct, frozen=True, rename="camel"):
     failures: int
     last_success_at: datetime | None
     last_error: str | None
+    rejected_at: datetime | None
+    """Since when Amazon refuses the credentials."""
     disconnected_at: datetime | None
 
 

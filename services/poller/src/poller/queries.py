@@ -11,6 +11,7 @@ from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, T
 
 from .domain import (
     Address,
+    Failed,
     Fetched,
     HeldMail,
     Lease,
@@ -22,11 +23,16 @@ from .domain import (
     Schedule,
 )
 
+_HELD = (
+    "tenant_id = $1 AND marketplace = $2 AND lease_token = $3"
+    " AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = $1 AND t.archived)"
+)
+"""Who has lost the lease, or polls for a tenant that was archived meanwhile, changes nothing any more."""
 _QUARANTINED = "id, reason, state, mailbox, tenant_id, received_at, headers, created_at, decided_at, decided_by"
 
 
 async def upsert_schedule(conn: Conn, event: ConnectionConnected, interval_seconds: int) -> None:
-    """Poll a connection at once and then on its grid; one that we know already stays on its own. A poll in hand was of
+    """Poll a connection at once and then in its slots; one that we know already stays in its own. A poll in hand was of
     the connection before.
     """
     await conn.execute(
@@ -36,7 +42,7 @@ async def upsert_schedule(conn: Conn, event: ConnectionConnected, interval_secon
         ON CONFLICT (tenant_id, marketplace) DO UPDATE
            SET connection_id = excluded.connection_id, connected_at = excluded.connected_at,
                interval_seconds = excluded.interval_seconds, next_due = clock_timestamp(), failures = 0,
-               disconnected_at = NULL, lease_token = s.lease_token + 1, leased_until = NULL
+               disconnected_at = NULL, rejected_at = NULL, lease_token = s.lease_token + 1, leased_until = NULL
          WHERE greatest(s.connected_at, s.disconnected_at) < excluded.connected_at
         """,
         event.tenant_id,
@@ -89,27 +95,40 @@ async def is_archived(pool: Pool, tenant_id: str) -> bool:
 
 
 async def make_due(conn: Conn, tenant_id: str) -> None:
+    """Poll at once; a poll in hand was of the time before."""
     await conn.execute(
-        "UPDATE poll_schedules SET next_due = clock_timestamp(), failures = 0 WHERE tenant_id = $1", tenant_id
+        "UPDATE poll_schedules SET next_due = clock_timestamp(), failures = 0, lease_token = lease_token + 1,"
+        " leased_until = NULL WHERE tenant_id = $1",
+        tenant_id,
     )
 
 
-async def claim_due(pool: Pool, limit: int, lease: timedelta) -> list[Lease]:
-    """The schedules of connected accounts that have been due longest, of whichever tenants that are not archived, for
-    the time of the lease.
+async def get_now(pool: Pool) -> datetime:
+    """The database's clock."""
+    now: datetime = await pool.fetchval("SELECT now()")
+    return now
+
+
+async def claim_due(pool: Pool, limit: int, lease: timedelta, due_by: datetime | None = None) -> list[Lease]:
+    """The schedules of connected accounts that have been due longest, now and by that time, of whichever tenants that
+    are not archived, for the time of the lease.
     """
+    # now() and not clock_timestamp(), which no index can be searched by.
     rows = await pool.fetch(
         """
+        WITH due AS MATERIALIZED (
+            SELECT tenant_id, marketplace FROM poll_schedules
+             WHERE greatest(next_due, leased_until) <= least(now(), $3::timestamptz) AND disconnected_at IS NULL
+               AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)
+             ORDER BY greatest(next_due, leased_until) LIMIT $1 FOR UPDATE SKIP LOCKED)
         UPDATE poll_schedules s SET leased_until = clock_timestamp() + $2, lease_token = lease_token + 1
-          FROM (SELECT tenant_id, marketplace FROM poll_schedules
-                 WHERE greatest(next_due, leased_until) <= clock_timestamp() AND disconnected_at IS NULL
-                   AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)
-                 ORDER BY greatest(next_due, leased_until) LIMIT $1 FOR UPDATE SKIP LOCKED) due
-         WHERE (s.tenant_id, s.marketplace) = (due.tenant_id, due.marketplace)
-        RETURNING s.tenant_id, s.marketplace, s.lease_token AS token
+          FROM due WHERE (s.tenant_id, s.marketplace) = (due.tenant_id, due.marketplace)
+        RETURNING s.tenant_id, s.marketplace, s.lease_token AS token,
+                  extract(epoch FROM clock_timestamp() - s.next_due)::float8 AS late_seconds
         """,
         limit,
         lease,
+        due_by,
     )
     return [Lease(**row) for row in rows]
 
@@ -122,7 +141,7 @@ async def claim_schedule(pool: Pool, tenant_id: str, lease: timedelta) -> Lease 
         "UPDATE poll_schedules SET leased_until = clock_timestamp() + $3, lease_token = lease_token + 1"
         " WHERE tenant_id = $1 AND marketplace = $2 AND (leased_until IS NULL OR leased_until < clock_timestamp())"
         " AND disconnected_at IS NULL AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)"
-        " RETURNING tenant_id, marketplace, lease_token AS token",
+        " RETURNING tenant_id, marketplace, lease_token AS token, 0.0::float8 AS late_seconds",
         tenant_id,
         AMAZON,
         lease,
@@ -130,46 +149,83 @@ async def claim_schedule(pool: Pool, tenant_id: str, lease: timedelta) -> Lease 
     return Lease(**row) if row else None
 
 
-async def finish_poll(conn: Conn, lease: Lease) -> bool:
-    """Give the lease back and go to the next slot of the grid that is still to come: missed ones are made up for by
-    one poll. False when the lease is lost: roll back.
+async def renew_lease(pool: Pool, held: Lease, lease: timedelta) -> bool:
+    """False when the lease is lost."""
+    renewed = await pool.fetchval(
+        f"UPDATE poll_schedules SET leased_until = clock_timestamp() + $4 WHERE {_HELD} RETURNING true",  # noqa: S608 - constant
+        held.tenant_id,
+        held.marketplace,
+        held.token,
+        lease,
+    )
+    return renewed is not None
+
+
+async def release_lease(pool: Pool, held: Lease) -> None:
+    """The poll was given up: it is due again at once, for anybody."""
+    await pool.execute(
+        f"UPDATE poll_schedules SET leased_until = NULL WHERE {_HELD}",  # noqa: S608 - constant
+        held.tenant_id,
+        held.marketplace,
+        held.token,
+    )
+
+
+async def finish_poll(conn: Conn | Pool, held: Lease) -> bool:
+    """Give the lease back and go to the next slot that is still to come: missed ones are made up for by one poll.
+    False when the lease is lost: roll back.
     """
     finished = await conn.fetchval(
-        """
+        f"""
         UPDATE poll_schedules
-           SET leased_until = NULL, failures = 0, last_success_at = clock_timestamp(), last_error = NULL,
-               next_due = next_due + make_interval(secs => interval_seconds * greatest(0, ceil(
-                   extract(epoch FROM clock_timestamp() - next_due) / interval_seconds)))
-         WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3 RETURNING true
-        """,
-        lease.tenant_id,
-        lease.marketplace,
-        lease.token,
+           SET leased_until = NULL, failures = 0, rejected_at = NULL, last_success_at = clock_timestamp(),
+               last_error = NULL, next_due = next_slot(tenant_id, interval_seconds, clock_timestamp())
+         WHERE {_HELD} RETURNING true
+        """,  # noqa: S608 - constant
+        held.tenant_id,
+        held.marketplace,
+        held.token,
     )
     return finished is not None
 
 
-async def fail_poll(conn: Conn | Pool, lease: Lease, error: str) -> tuple[UUID, datetime] | None:
-    """Try again after a delay that grows with the failures, up to an hour. Which connection failed, and when; None
-    when the lease is lost.
+async def fail_poll(conn: Conn | Pool, held: Lease, error: str, *, rejected: bool = False) -> Failed | None:
+    """Try again in a slot after a delay that grows with the failures, up to an hour, and is an hour where credentials
+    were rejected. None when the lease is lost.
     """
     row = await conn.fetchrow(
-        "UPDATE poll_schedules SET leased_until = NULL, failures = failures + 1, last_error = $4,"
-        " next_due = clock_timestamp() + make_interval(secs => least(3600, interval_seconds * 2 ^ least(failures, 10)))"
-        " WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3"
-        " RETURNING connection_id, clock_timestamp() AS at",
-        lease.tenant_id,
-        lease.marketplace,
-        lease.token,
+        f"""
+        UPDATE poll_schedules
+           SET leased_until = NULL, failures = failures + 1, last_error = $4,
+               rejected_at = CASE WHEN $5 THEN coalesce(rejected_at, clock_timestamp()) ELSE rejected_at END,
+               next_due = next_slot(tenant_id, interval_seconds, clock_timestamp() + make_interval(secs => greatest(0,
+                   CASE WHEN $5 OR rejected_at IS NOT NULL THEN 3600
+                        ELSE least(3600, interval_seconds * 2 ^ least(failures, 10)) END - interval_seconds)))
+         WHERE {_HELD}
+        RETURNING connection_id, clock_timestamp() AS at, $5 AND old.rejected_at IS NULL AS newly_rejected
+        """,  # noqa: S608 - constant
+        held.tenant_id,
+        held.marketplace,
+        held.token,
         error,
+        rejected,
     )
-    return (row["connection_id"], row["at"]) if row else None
+    return Failed(**row) if row else None
+
+
+async def count_not_polled(pool: Pool) -> int:
+    """Schedules that should have been polled by their next slot, and were not."""
+    count: int = await pool.fetchval(
+        "SELECT count(*) FROM poll_schedules WHERE next_due < now() - make_interval(secs => interval_seconds)"
+        " AND disconnected_at IS NULL AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)"
+    )
+    return count
 
 
 async def list_schedules(pool: Pool, tenant_id: str) -> list[Schedule]:
     rows = await pool.fetch(
         "SELECT marketplace, interval_seconds, next_due, coalesce(leased_until > clock_timestamp(), false) AS running,"
-        " failures, last_success_at, last_error, disconnected_at"
+        " failures, last_success_at, last_error, rejected_at, disconnected_at"
         " FROM poll_schedules WHERE tenant_id = $1 ORDER BY marketplace",
         tenant_id,
     )

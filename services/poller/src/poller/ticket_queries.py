@@ -24,6 +24,18 @@ async def lock_conversations(conn: Conn, tenant_id: str, marketplace: str) -> No
     )
 
 
+async def list_known(pool: Pool, tenant_id: str, marketplace: str, external_ids: Sequence[str]) -> set[str]:
+    """Those of the messages that we have."""
+    rows = await pool.fetch(
+        "SELECT external_id FROM external_messages"
+        " WHERE tenant_id = $1 AND marketplace = $2 AND external_id = ANY ($3::text[])",
+        tenant_id,
+        marketplace,
+        list(external_ids),
+    )
+    return {row["external_id"] for row in rows}
+
+
 async def insert_message(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
     """None when we have it already."""
     message_id: UUID | None = await conn.fetchval(
