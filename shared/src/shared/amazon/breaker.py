@@ -49,6 +49,9 @@ class Breaker:
         self._failures = 0
 
     def failed(self) -> None:
+        """A failure during the pause is of a call from before it, and counts no more."""
+        if self._failures >= FAILURES and not self._is_probing:
+            return
         self._failures += 1
         if self._failures >= FAILURES:
             pause = FIRST_PAUSE_SECONDS * 2 ** min(self._failures - FAILURES, 10)

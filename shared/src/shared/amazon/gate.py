@@ -93,21 +93,21 @@ class Gate:
             INSERT INTO amazon.request_buckets AS b (application, seller_id, region, operation, arrives_at)
             VALUES ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => 1 / $5::float8))
             ON CONFLICT (application, seller_id, region, operation) DO UPDATE SET arrives_at =
-                CASE WHEN b.arrives_at <= clock_timestamp()
-                          + make_interval(secs => ($6::integer - 1) / coalesce(b.rate, $5) + $7::float8)
+                CASE WHEN b.arrives_at <= clock_timestamp() + make_interval(secs => $7::float8)
+                          + make_interval(secs => 1 / coalesce(b.rate, $5)) * ($6::integer - 1)
                      THEN greatest(b.arrives_at, clock_timestamp()) + make_interval(secs => 1 / coalesce(b.rate, $5))
                      ELSE b.arrives_at END
-            RETURNING coalesce(new.arrives_at > old.arrives_at, true) AS is_taken, coalesce(new.rate, $5) AS rate,
-                      extract(epoch FROM new.arrives_at - clock_timestamp())::float8 AS arrives_in
+            RETURNING coalesce(new.arrives_at > old.arrives_at, true) AS is_taken,
+                      extract(epoch FROM new.arrives_at - clock_timestamp()
+                          - make_interval(secs => 1 / coalesce(new.rate, $5))
+                            * ($6 - 1 + coalesce(new.arrives_at > old.arrives_at, true)::integer))::float8 AS wait
             """,
             *self._key(bucket),
             operation.rate,
             operation.burst,
             max(0.0, ahead_seconds - SLACK_SECONDS),
         )
-        before = operation.burst if row["is_taken"] else operation.burst - 1
-        wait = row["arrives_in"] - before / row["rate"]
-        return row["is_taken"], wait + SLACK_SECONDS if wait > 0 else 0.0
+        return row["is_taken"], row["wait"] + SLACK_SECONDS if row["wait"] > 0 else 0.0
 
     async def heed(self, bucket: Bucket, answer: httpx.Response) -> None:
         """Keep what an answer says of the plan: the seller's own rate, or, with 429, that nothing is left of it. The
@@ -125,13 +125,14 @@ class Gate:
             """
             UPDATE amazon.request_buckets
                SET rate = $6::float8, learned_at = clock_timestamp(),
-                   arrives_at = clock_timestamp() + greatest(arrives_at - clock_timestamp(), '0')
-                                * (coalesce(rate, $5::float8) / coalesce($6::float8, $5::float8))
+                   arrives_at = clock_timestamp() + make_interval(secs =>
+                       greatest(0, extract(epoch FROM arrives_at - clock_timestamp())::float8)
+                       * coalesce(rate, $5::float8) / coalesce($6::float8, $5::float8))
              WHERE (application, seller_id, region, operation) = ($1, $2, $3, $4)
                AND CASE WHEN $6::float8 IS NULL
                         THEN rate IS NOT NULL AND learned_at < clock_timestamp() - $7::interval
-                        ELSE coalesce(rate, $5::float8) <> $6::float8 OR learned_at < clock_timestamp() - $7::interval / 2
-                   END
+                        ELSE coalesce(rate, $5::float8) <> $6::float8
+                             OR learned_at < clock_timestamp() - $7::interval / 2 END
             """,
             *self._key(bucket),
             bucket.operation.rate,
