@@ -25,7 +25,7 @@ from shared.vault import Vault
 from tests.conftest import OpenPool
 from tests.shared.amazon.conftest import Amazon, settings_of
 from tests.shared.amazon.taking import BUCKET
-from tests.shared.conftest import dsn_of
+from tests.shared.conftest import dsn_of, until
 
 SEARCH = Bucket("AKIT", "eu", orders.SEARCH_ORDERS)
 INTERVAL = 1 / orders.SEARCH_ORDERS.rate
@@ -150,6 +150,27 @@ async def test_a_live_call_waits_an_interval_at_most_however_hungry_a_backfill_i
             assert place <= INTERVAL + SLACK_SECONDS
             await clocked.go(place)
         await clocked.go(INTERVAL / 7)
+
+
+async def test_a_backfill_that_waits_has_booked_nothing_and_lets_live_calls_go_first(clocked: Clocked) -> None:
+    bucket = Bucket("AKIT", "eu", Operation("getThings", 2, 1))
+    await clocked.gate.take(bucket, Lane.BACKFILL)
+    waited = ("amazon_quota_waited_seconds_total", {"operation": "getThings", "lane": "backfill"})
+
+    async def asked(times: int) -> bool:
+        return (REGISTRY.get_sample_value(*waited) or 0) > 0.7 * times
+
+    begun = (await row(clocked))["arrives_at"]
+    backfill = asyncio.create_task(clocked.gate.take(bucket, Lane.BACKFILL, wait_seconds=60))
+    await until(lambda: asked(1))
+    assert (await row(clocked))["arrives_at"] == begun
+    assert await clocked.take(wait_seconds=10, bucket=bucket) == pytest.approx(0.5 + SLACK_SECONDS)
+    await clocked.go(0.5)
+    await until(lambda: asked(2))
+    assert not backfill.done()
+    await clocked.go(0.5)
+    await backfill
+    assert ((await row(clocked))["arrives_at"] - begun).total_seconds() == 1
 
 
 async def test_a_told_rate_holds_at_once_and_calls_that_were_made_stay_made(clocked: Clocked) -> None:
