@@ -187,6 +187,25 @@ class Lease(Struct, frozen=True):
     token: int
 
 
+class Cursor(Struct, frozen=True, rename="camel"):
+    """How far the source `spapi` has looked. A search that is under way, over several polls where it has to be, has
+    found_until; its next page and the orders that it has found and that were not asked about yet are kept.
+    """
+
+    until: datetime
+    """All orders that changed up to then have been asked about."""
+    found_until: datetime | None = None
+    next_page: str | None = None
+    orders: tuple[str, ...] = ()
+
+
+class Found(Struct, frozen=True):
+    """What a source gives, and how far it has looked where it keeps that."""
+
+    messages: list[IncomingMessage]
+    cursor: Cursor | None = None
+
+
 class Polled(Struct, frozen=True):
     """What a poll brought."""
 

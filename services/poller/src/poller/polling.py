@@ -14,18 +14,18 @@ from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import queries, tickets
-from .domain import IncomingMessage, Lease, NotScheduledError, Polled, PollRunningError
+from .domain import Found, Lease, NotScheduledError, Polled, PollRunningError
 
 LEASE = timedelta(seconds=30)
 AT_ONCE = 20
 IDLE_SECONDS = 0.2
 
-Source = Callable[[], Awaitable[list[IncomingMessage]]]
+Source = Callable[[Lease], Awaitable[Found]]
 
 
-async def nothing() -> list[IncomingMessage]:
+async def nothing(_: Lease) -> Found:
     """The source where there is none to ask: mail comes by itself."""
-    return []
+    return Found([])
 
 
 async def run(pool: Pool, outbox: Outbox, source: Source) -> None:
@@ -83,14 +83,33 @@ async def _poll_or_note(pool: Pool, outbox: Outbox, source: Source, lease: Lease
 
 async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Polled:
     log.info("poll_starting", tenant_id=lease.tenant_id)
-    messages = await source()
+    found = await _fetch(pool, source, lease)
+    messages = found.messages
     log.info("poll_fetched", tenant_id=lease.tenant_id, messages=len(messages))
     stored = 0
     async with pool.acquire() as conn, conn.transaction():
         # The schedule's row first: who has lost the lease must not write messages either.
         if not await queries.finish_poll(conn, lease):
-            raise PollRunningError("The poll was overtaken: it took too long, or the account changed meanwhile.")
+            raise _overtaken()
+        if found.cursor is not None:
+            await queries.set_cursor(conn, lease, found.cursor)
         for message in sorted(messages, key=lambda message: (message.received_at, message.external_id)):
             stored += await tickets.take(conn, outbox, lease.tenant_id, lease.marketplace, message)
     log.info("poll_completed", tenant_id=lease.tenant_id, stored=stored)
     return Polled(len(messages), stored)
+
+
+async def _fetch(pool: Pool, source: Source, lease: Lease) -> Found:
+    """What the source has; the lease is renewed for as long as that takes."""
+    fetching = asyncio.ensure_future(source(lease))
+    try:
+        while not (await asyncio.wait([fetching], timeout=LEASE.total_seconds() / 3))[0]:
+            if not await queries.renew_lease(pool, lease, LEASE):
+                raise _overtaken()
+        return fetching.result()
+    finally:
+        fetching.cancel()
+
+
+def _overtaken() -> PollRunningError:
+    return PollRunningError("The poll was overtaken: it took too long, or the account changed meanwhile.")

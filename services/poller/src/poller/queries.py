@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
+
 from shared.db import Conn, Pool
 from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
 from .domain import (
     Address,
+    Cursor,
     Fetched,
     HeldMail,
     Lease,
@@ -147,6 +150,40 @@ async def finish_poll(conn: Conn, lease: Lease) -> bool:
         lease.token,
     )
     return finished is not None
+
+
+async def renew_lease(pool: Pool, lease: Lease, time: timedelta) -> bool:
+    """False when the lease is lost."""
+    renewed = await pool.fetchval(
+        "UPDATE poll_schedules SET leased_until = clock_timestamp() + $4"
+        " WHERE tenant_id = $1 AND marketplace = $2 AND lease_token = $3 RETURNING true",
+        lease.tenant_id,
+        lease.marketplace,
+        lease.token,
+        time,
+    )
+    return renewed is not None
+
+
+async def get_cursor(pool: Pool, lease: Lease) -> tuple[Cursor | None, datetime]:
+    """How far the connection in use has been looked at, and the time now."""
+    row = await pool.fetchrow(
+        "SELECT CASE WHEN message_cursor->>'connectionId' = connection_id::text THEN message_cursor END AS cursor,"
+        " clock_timestamp() AS now FROM poll_schedules WHERE tenant_id = $1 AND marketplace = $2",
+        lease.tenant_id,
+        lease.marketplace,
+    )
+    return msgspec.convert(row["cursor"], Cursor | None), row["now"]
+
+
+async def set_cursor(conn: Conn, lease: Lease, cursor: Cursor) -> None:
+    await conn.execute(
+        "UPDATE poll_schedules SET message_cursor = $3::jsonb || jsonb_build_object('connectionId', connection_id)"
+        " WHERE tenant_id = $1 AND marketplace = $2",
+        lease.tenant_id,
+        lease.marketplace,
+        msgspec.to_builtins(cursor),
+    )
 
 
 async def fail_poll(conn: Conn | Pool, lease: Lease, error: str) -> tuple[UUID, datetime] | None:
