@@ -75,7 +75,7 @@ async def count_calls(settings: OauthSettings, endpoints: Endpoints) -> dict[str
         conn.add_query_logger(note_statement)
     counted = {}
     async with httpx.AsyncClient(event_hooks={"request": [note_amazon]}) as outside:
-        parts = Parts(pool, Outbox("bench", ""), SpApi(settings, vault, outside), vault, settings)
+        parts = Parts(pool, Outbox("bench", ""), SpApi(settings, vault, outside, gate=None), vault, settings)
         transport = httpx.ASGITransport(wired(parts))  # type: ignore[arg-type] # the same protocol, typed more closely
         async with httpx.AsyncClient(transport=transport, base_url="http://oauth") as http:
             for _ in range(2):

@@ -134,7 +134,7 @@ class NoAmazon(SpApi):
     async def exchange(self, code: str) -> Tokens:
         return Tokens("access", 3_600, f"Atzr|{code}")
 
-    async def get_as(self, tenant: TenantCredentials, *call: Any) -> Any:
+    async def get_as(self, tenant: TenantCredentials, *call: Any, **_: Any) -> Any:
         marketplace = {"marketplace": {"id": tenant.marketplace_id, "countryCode": "FR"}}
         return msgspec.convert({"payload": [marketplace | {"participation": {"isParticipating": True}}]}, call[-1])
 
@@ -156,7 +156,7 @@ async def limit() -> None:
         if not name.startswith("_"):
             setattr(queries, name, getattr(memory, name))
     async with httpx.AsyncClient() as http:
-        api = NoAmazon(settings, vault, http)
+        api = NoAmazon(settings, vault, http, gate=None)
         await serve(wired(Parts(cast("Pool", NoPool()), NoOutbox("none", "none"), api, vault, settings)))
 
 

@@ -11,6 +11,7 @@
 \getenv orders_owner_password POSTGRES_ORDERS_OWNER_PASSWORD
 \getenv tenant_sync_password POSTGRES_TENANT_SYNC_PASSWORD
 \getenv tenant_sync_owner_password POSTGRES_TENANT_SYNC_OWNER_PASSWORD
+\getenv amazon_owner_password POSTGRES_AMAZON_OWNER_PASSWORD
 
 CREATE TEMPORARY TABLE login (role text PRIMARY KEY, password text NOT NULL CHECK (password <> ''));
 INSERT INTO login VALUES
@@ -23,7 +24,8 @@ INSERT INTO login VALUES
   ('orders', :'orders_password'),
   ('orders_owner', :'orders_owner_password'),
   ('tenant_sync', :'tenant_sync_password'),
-  ('tenant_sync_owner', :'tenant_sync_owner_password');
+  ('tenant_sync_owner', :'tenant_sync_owner_password'),
+  ('amazon_owner', :'amazon_owner_password');
 
 -- A failing statement would be written to the server's log, password and all.
 SET log_min_error_statement = panic;
@@ -37,7 +39,7 @@ SELECT format('CREATE DATABASE %I', name) FROM (VALUES ('keybuzz'), ('keybuzz_ba
 REVOKE ALL ON DATABASE postgres, keybuzz, keybuzz_backend FROM PUBLIC;
 GRANT CONNECT ON DATABASE keybuzz TO product, product_reader;
 GRANT CONNECT ON DATABASE keybuzz_backend
-   TO oauth, oauth_owner, poller, poller_owner, orders, orders_owner, tenant_sync, tenant_sync_owner;
+   TO oauth, oauth_owner, poller, poller_owner, orders, orders_owner, tenant_sync, tenant_sync_owner, amazon_owner;
 
 -- The product's database: only its own table matters here, and tenant-sync reads it.
 \connect keybuzz
@@ -81,3 +83,10 @@ SELECT format(statement, service) FROM
     (10, 'ALTER ROLE %1$I SET idle_in_transaction_session_timeout = ''60s''')
   ) AS statements (place, statement)
  ORDER BY service, place \gexec
+
+-- What services share: the gate before Amazon, which those pass that use up a seller's quota. Its migration says what
+-- they may do there.
+CREATE SCHEMA IF NOT EXISTS amazon AUTHORIZATION amazon_owner;
+GRANT USAGE ON SCHEMA amazon TO poller, orders;
+ALTER ROLE amazon_owner SET search_path = amazon;
+ALTER ROLE amazon_owner CONNECTION LIMIT 5;

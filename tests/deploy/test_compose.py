@@ -30,6 +30,7 @@ HANDED_ON = {
     "AMAZON_SPAPI_APP_SOURCE": AMAZON_SERVICES,
     "AMAZON_SPAPI_APP_PATH_EXTERNAL_TEST": AMAZON_SERVICES,
     "AMAZON_SPAPI_APP_PATH_KEYBUZZ": AMAZON_SERVICES,
+    "AMAZON_READ_MESSAGES": {"poller"},
     "AMAZON_APP_DRAFT": {"oauth"},
     "PRODUCT_LOGIN_URL": {"oauth"},
     "RETURN_ORIGINS": {"oauth"},
@@ -129,7 +130,8 @@ def test_every_service_waits_for_what_it_needs_and_says_when_it_is_ready(service
         waits = {needed: wait["condition"] for needed, wait in service["depends_on"].items()}
         for server in ("nats", "postgres"):
             assert waits[server] == "service_healthy", name
-        for job in ("streams", f"migrate-{name}"):
+        gate = ["migrate-amazon"] if name in {"poller", "orders"} else []
+        for job in ("streams", f"migrate-{name}", *gate):
             assert waits[job] == "service_completed_successfully", name
         # Amazon's stand-in is a profile: nothing may need it.
         assert "sandbox" not in waits, name

@@ -66,6 +66,36 @@ async def test_no_service_reads_another_services_schema(stack: Stack, role: str)
 
 
 @pytest.mark.parametrize("role", ROLES)
+async def test_who_uses_up_amazons_quota_takes_from_the_gate_and_changes_nothing_of_it(stack: Stack, role: str) -> None:
+    connection = await _connect(stack, role)
+    entered = f"INSERT INTO amazon.request_buckets VALUES ('a', '{role}', 'eu', 'o', now())"  # noqa: S608
+    try:
+        if role not in {"poller", "orders"}:
+            with pytest.raises(DENIED):
+                await connection.execute(entered)
+            with pytest.raises(DENIED):
+                await connection.fetch("SELECT * FROM amazon.request_buckets")
+            return
+        transaction = connection.transaction()
+        await transaction.start()
+        assert await connection.execute(entered) == "INSERT 0 1"
+        assert await connection.execute("UPDATE amazon.request_buckets SET rate = 1") == "UPDATE 1"
+        await transaction.rollback()
+        for statement in (
+            "DELETE FROM amazon.request_buckets",
+            "TRUNCATE amazon.request_buckets",
+            "DROP TABLE amazon.request_buckets",
+            "CREATE TABLE amazon.mine (id int)",
+            "INSERT INTO amazon.schema_migrations VALUES ('1')",
+            "SELECT * FROM amazon.schema_migrations",
+        ):
+            with pytest.raises(asyncpg.PostgresError, match=r"permission denied|must be owner"):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("role", ROLES)
 async def test_a_service_has_limits_that_end_what_hangs(stack: Stack, role: str) -> None:
     connection = await _connect(stack, role)
     try:

@@ -24,6 +24,7 @@ from devstack.outside import SELLER, Outside, eventually
 from devstack.sandbox.client import approve
 from devstack.stack import Stack
 from poller import mock
+from poller.domain import Lease
 from shared.topology import SERVICES, STREAMS
 from tests.builders import APP_PATH, Amazon, oauth_vault, operator_vault
 from tests.journeys.leaks import Hidden, Wire, tapped
@@ -242,7 +243,7 @@ async def _learn_personal_data(run: Run) -> None:
         ):
             if value is not None:
                 run.personal.add(kind, value, fragments=False)
-    for message in await mock.fetch():
+    for message in (await mock.fetch(Lease("", "", 0))).messages:
         assert message.buyer is not None
         run.personal.add("buyer's address of mail", message.buyer, fragments=False)
         run.personal.add("subject of a message", message.subject, fragments=False)

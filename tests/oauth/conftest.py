@@ -57,7 +57,7 @@ class Oauth:
         settings = settings_of(OauthSettings, self.stack, "oauth", **{"REQUESTS_PER_MINUTE": "1000"} | variables)
         vault = Vault(settings)
         network = httpx.AsyncClient(transport=transport, trust_env=False) if transport else self.network
-        return Parts(self.pool, self.outbox, SpApi(settings, vault, network), vault, settings)
+        return Parts(self.pool, self.outbox, SpApi(settings, vault, network, gate=None), vault, settings)
 
     async def start(self, http: httpx.AsyncClient, **body: str) -> str:
         answer = await http.post(f"{API}/oauth/start", json=body)

@@ -60,7 +60,7 @@ class System:
         self.http = outside.http
         self.amazon = Amazon(stack, self.http)
         self.vault = oauth_vault(stack)
-        self.api = SpApi(settings_of(AmazonSettings, stack, "oauth"), self.vault, self.http)
+        self.api = SpApi(settings_of(AmazonSettings, stack, "oauth"), self.vault, self.http, gate=None)
         self.dying = False
         """What runs, or ran last, is to end at a point."""
         self._read = 0

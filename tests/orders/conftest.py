@@ -9,6 +9,7 @@ import pytest
 from devstack.stack import Stack
 from orders import handlers, queries
 from orders.settings import OrdersSettings
+from shared.amazon.gate import Gate
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.outbox import Outbox
@@ -39,8 +40,8 @@ def amazon(stack: Stack, network: httpx.AsyncClient) -> Amazon:
 
 
 @pytest.fixture
-def api(settings: OrdersSettings, network: httpx.AsyncClient) -> SpApi:
-    return SpApi(settings, Vault(settings), network)
+def api(settings: OrdersSettings, network: httpx.AsyncClient, pool: Pool) -> SpApi:
+    return SpApi(settings, Vault(settings), network, Gate(pool, settings.amazon_spapi_app_source))
 
 
 async def connect(pool: Pool, tenant_id: str) -> None:

@@ -125,6 +125,9 @@ async def test_a_seller_without_orders_is_done_at_once(
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.completed"]
 
 
+QUOTA_IS_BACK = "UPDATE amazon.request_buckets SET arrives_at = clock_timestamp()"
+
+
 async def test_a_used_up_quota_makes_the_job_wait_and_go_on_where_it_was(
     pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, told: Told
 ) -> None:
@@ -136,6 +139,7 @@ async def test_a_used_up_quota_makes_the_job_wait_and_go_on_where_it_was(
     now = await pool.fetchval("SELECT clock_timestamp()")
     assert 170 < (job.next_attempt_at - now).total_seconds() < 180  # one call more fits every 178.6 seconds
     await pool.execute("UPDATE backfill_jobs SET next_attempt_at = clock_timestamp()")
+    await pool.execute(QUOTA_IS_BACK)
     job = await run_until(JobState.COMPLETED, pool, outbox, api, seller, job_id)
     assert (job.orders_stored, job.pages, job.error_code) == (250, 3, None)
     assert await seller.amazon.calls("searchOrders", seller.seller_id) == {"200": 3, "429": 1}
@@ -245,6 +249,7 @@ async def test_a_page_token_that_is_too_old_begins_the_window_again(
     await pool.execute(
         "UPDATE backfill_jobs SET next_attempt_at = clock_timestamp(), next_token_at = next_token_at - interval '23 h'"
     )
+    await pool.execute(QUOTA_IS_BACK)
     job = await run_until(JobState.COMPLETED, pool, outbox, api, seller, job_id)
     assert (job.orders_stored, job.pages) == (250, 3)
     assert await seller.amazon.calls("searchOrders", seller.seller_id) == {"200": 2 + 3, "429": 1}
@@ -329,7 +334,7 @@ async def test_what_amazon_refuses_of_a_backfill_that_has_ended_does_not_overwri
             await stop()
 
     async with httpx.AsyncClient(trust_env=False, event_hooks={"response": [end]}) as network:
-        await backfill._work(pool, outbox, SpApi(api._settings, api._vault, network), lease)
+        await backfill._work(pool, outbox, SpApi(api._settings, api._vault, network, api._gate), lease)
     job = await job_of(pool, seller, job_id)
     assert (job.state, job.error_code) == (JobState.FAILED, code)
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
@@ -364,7 +369,7 @@ async def after_pages(api: SpApi, pages: int, then: Callable[[], Awaitable[None]
                 await then()
 
     async with httpx.AsyncClient(trust_env=False, event_hooks={"response": [count]}) as network:
-        yield SpApi(api._settings, api._vault, network)
+        yield SpApi(api._settings, api._vault, network, api._gate)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from devstack.stack import Stack
 from poller import handlers, queries
-from poller.domain import IncomingMessage, Lease
+from poller.domain import Found, IncomingMessage, Lease
 from poller.polling import Source
 from poller.settings import PollerSettings
 from shared.db import Pool
@@ -88,7 +88,7 @@ def message(external_id: str = "m-1", **changes: object) -> IncomingMessage:
 
 
 def source_of(*messages: IncomingMessage) -> Source:
-    async def fetch() -> list[IncomingMessage]:
-        return list(messages)
+    async def fetch(_: Lease) -> Found:
+        return Found(list(messages))
 
     return fetch

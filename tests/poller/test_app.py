@@ -1,20 +1,25 @@
 """`poller --once`, the process that a CronJob runs, on a database of the test's own and the stack's NATS."""
 
 import asyncio
+import json
 import os
 import sys
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import nats
 from nats.js.api import DeliverPolicy
 
 from devstack.services import environment
 from devstack.stack import Stack
 from poller import queries, ticket_queries
+from poller.settings import PollerSettings
+from shared.amazon.spapi import SpApi
 from shared.db import Pool
-from tests.builders import new_id
+from shared.vault import Vault
+from tests.builders import Amazon, new_id, oauth_vault, settings_of
 from tests.conftest import OpenPool
-from tests.poller.conftest import schedule
+from tests.poller.conftest import make_due, schedule
 
 
 async def once(stack: Stack, pool: Pool, **variables: str) -> tuple[int, str]:
@@ -81,11 +86,42 @@ async def test_once_leaves_what_becomes_due_meanwhile(stack: Stack, pool: Pool, 
     assert (code, said.count("poll_completed")) == (0, 1), said
 
 
+async def test_once_brings_what_buyers_wrote_to_a_stand_in_and_says_that_it_is_one(stack: Stack, pool: Pool) -> None:
+    tenant_id = new_id()
+    settings = settings_of(PollerSettings, stack, "poller")
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        amazon = Amazon(stack, http)
+        seller_id = await amazon.seller(1, days=1)
+        [order] = await amazon.orders_of(seller_id)
+        path = f"sellers/{seller_id}/orders/{order['orderId']}/messages"
+        external_id = (await amazon.control("POST", path, {"body": "Where is my parcel?"}))["messageId"]
+        api = SpApi(settings, Vault(settings), http, gate=None)
+        await amazon.authorize(api, oauth_vault(stack), tenant_id, seller_id)
+    await schedule(pool, tenant_id)
+    connection = await nats.connect(stack.endpoints.nats.users["operator"].url)
+    try:
+        subscription = await connection.jetstream().subscribe(
+            "message.received", ordered_consumer=True, deliver_policy=DeliverPolicy.NEW
+        )
+        for _ in range(2):
+            code, said = await once(stack, pool, AMAZON_USE_MOCK="false", AMAZON_READ_MESSAGES="true")
+            assert code == 0, said
+            assert said.count("messages_are_read_from_a_stand_in") == 1
+            assert "Where is my parcel" not in said
+            await make_due(pool)
+        published = await pool.fetchval("SELECT count(*) FROM outbox")
+        events = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(published)]
+        [received] = [event for event in events if event["externalId"] == external_id]
+        assert (received["externalOrderId"], received["source"]) == (order["orderId"], "spapi")
+    finally:
+        await connection.close()
+
+
 async def test_once_without_a_source_of_messages_says_why_and_fails(stack: Stack, pool: Pool) -> None:
     code, said = await once(stack, pool, AMAZON_USE_MOCK="false")
     assert code == 1
     assert "AMAZON_USE_MOCK" in said
-    assert "the only source" in said
+    assert "no source of messages" in said
     assert "Traceback" not in said
 
 

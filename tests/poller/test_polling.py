@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from poller import handlers, mock, polling, queries, ticket_queries
-from poller.domain import IncomingMessage, NotScheduledError, PollRunningError, Ticket
+from poller.domain import Found, IncomingMessage, Lease, NotScheduledError, PollRunningError, Ticket
 from poller.settings import PollerSettings
 from shared.amazon.errors import AccessDeniedError, AuthorizationRevokedError, NotConnectedError
 from shared.db import Conn, Pool
@@ -162,16 +162,34 @@ async def test_two_tenants_have_the_same_message_each_for_itself(pool: Pool, out
 async def test_who_loses_the_lease_on_the_way_stores_nothing(pool: Pool, outbox: Outbox, told: Told) -> None:
     await schedule(pool)
 
-    async def slow() -> list[IncomingMessage]:
+    async def slow(_: Lease) -> Found:
         await make_due(pool)
         await claim(pool)  # another one has begun meanwhile
-        return [message()]
+        return Found([message()])
 
     assert await polling.poll_due(pool, outbox, slow) == 1
     assert await count(pool) == (0, 0, 0)
     assert await told(pool) == []
     [found] = await queries.list_schedules(pool, TENANT)
     assert (found.running, found.failures) == (True, 0)
+
+
+async def test_a_source_that_takes_longer_than_a_lease_keeps_it(
+    pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=1))
+    await schedule(pool)
+    ends = "SELECT leased_until FROM poll_schedules"
+
+    async def slow(_: Lease) -> Found:
+        first = await pool.fetchval(ends)
+        while await pool.fetchval(ends) < first + timedelta(seconds=1):  # noqa: ASYNC110 - the database knows
+            await asyncio.sleep(0.05)
+        assert await polling.poll_due(pool, outbox, source_of()) == 0
+        return Found([message()])
+
+    async with asyncio.timeout(20):
+        assert (await polling.poll_now(pool, outbox, slow, TENANT)).stored == 1
 
 
 @pytest.mark.parametrize("told_meanwhile", ["end", "end and connection", "connection and end"])
@@ -181,7 +199,7 @@ async def test_a_poll_in_hand_when_the_account_is_disconnected_stores_nothing(
 ) -> None:
     await handlers.start_polling(connected(connected_at=NOW), "event-1", pool=pool, settings=settings)
 
-    async def slow() -> list[IncomingMessage]:
+    async def slow(_: Lease) -> Found:
         events = told_meanwhile.split(" and ")
         for event in events:
             if event == "end":
@@ -189,7 +207,7 @@ async def test_a_poll_in_hand_when_the_account_is_disconnected_stores_nothing(
             else:
                 newer = connected(connected_at=NOW + 2 * MINUTE)
                 await handlers.start_polling(newer, "event-3", pool=pool, settings=settings)
-        return [message()]
+        return Found([message()])
 
     if asked_by == "schedule":
         assert await polling.poll_due(pool, outbox, slow, await queries.get_now(pool)) == 1
@@ -211,12 +229,12 @@ class OneFails:
     def __init__(self, error: Exception) -> None:
         self.error: Exception | None = error
 
-    async def __call__(self) -> list[IncomingMessage]:
+    async def __call__(self, _: Lease) -> Found:
         error, self.error = self.error, None
         if error is not None:
             raise error
         await asyncio.sleep(0.05)  # the failure is there before the others are done
-        return [message()]
+        return Found([message()])
 
 
 @pytest.mark.parametrize("error", [UnavailableError("The mailbox is away."), PermanentError("The mailbox is away.")])
@@ -271,7 +289,7 @@ async def test_credentials_refused_to_who_has_lost_the_lease_are_not_told(
 ) -> None:
     await schedule(pool)
 
-    async def refused() -> list[IncomingMessage]:
+    async def refused(_: Lease) -> Found:
         await disconnect(pool)
         raise AuthorizationRevokedError("Withdrawn.")
 
@@ -412,11 +430,11 @@ async def test_a_poll_in_hand_when_the_tenant_is_archived_stores_nothing(
 ) -> None:
     await schedule(pool)
 
-    async def slow() -> list[IncomingMessage]:
+    async def slow(_: Lease) -> Found:
         await follow(pool, status="ARCHIVED")
         if came_back:
             await follow(pool, status="ACTIVE")
-        return [message()]
+        return Found([message()])
 
     if asked_by == "schedule":
         assert await polling.poll_due(pool, outbox, slow, await queries.get_now(pool)) == 1
@@ -484,6 +502,7 @@ async def test_a_poll_on_request_that_fails_is_noted_and_gives_the_schedule_back
 
 
 async def test_the_mock_gives_three_fixed_messages() -> None:
-    first, second = await mock.fetch(), await mock.fetch()
+    lease = Lease(TENANT, "AMAZON", 1)
+    first, second = (await mock.fetch(lease)).messages, (await mock.fetch(lease)).messages
     assert [each.external_id for each in first] == [each.external_id for each in second]
     assert [each.external_order_id for each in first] == ["407-8949262-6149120", "171-3125066-7920325", None]

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from poller import polling, queries
-from poller.domain import IncomingMessage, PollRunningError
+from poller.domain import Found, Lease, PollRunningError
 from shared.db import Pool
 from shared.errors import UnavailableError
 from shared.outbox import Outbox
@@ -39,7 +39,7 @@ class Slow:
         self.asked = self.cancelled = self.in_hand = 0
         self._slow = slow
 
-    async def __call__(self) -> list[IncomingMessage]:
+    async def __call__(self, _: Lease) -> Found:
         self.asked += 1
         self.in_hand += 1
         try:
@@ -51,7 +51,7 @@ class Slow:
             raise
         finally:
             self.in_hand -= 1
-        return [message()]
+        return Found([message()])
 
 
 @asynccontextmanager
@@ -178,7 +178,7 @@ async def test_a_newly_connected_tenant_is_found_by_a_loop_that_is_idle(pool: Po
 
 
 async def test_the_metrics_say_how_late_polls_begin_and_which_fail(pool: Pool, outbox: Outbox) -> None:
-    async def away() -> list[IncomingMessage]:
+    async def away(_: Lease) -> Found:
         raise UnavailableError("The mailbox is away.")
 
     def values() -> list[float]:

@@ -10,7 +10,7 @@ import pytest
 
 from devstack.stack import Stack
 from poller import mock, polling
-from poller.domain import IncomingMessage
+from poller.domain import Found, Lease
 from poller.routes import ROUTES
 from poller.settings import PollerSettings
 from shared.amazon.errors import AuthorizationRevokedError
@@ -198,10 +198,10 @@ async def test_of_two_runs_at_once_one_polls_and_the_other_is_409(
 ) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow() -> list[IncomingMessage]:
+    async def slow(_: Lease) -> Found:
         entered.set()
         await go_on.wait()
-        return [message()]
+        return Found([message()])
 
     await schedule(pool)
     dependencies = {"pool": pool, "outbox": outbox, "source": slow}
@@ -221,7 +221,7 @@ async def test_of_two_runs_at_once_one_polls_and_the_other_is_409(
 async def test_the_status_says_since_when_credentials_are_refused_and_a_run_asks_again(
     stack: Stack, pool: Pool, outbox: Outbox, settings: PollerSettings, http: httpx.AsyncClient
 ) -> None:
-    async def refused() -> list[IncomingMessage]:
+    async def refused(_: Lease) -> Found:
         raise AuthorizationRevokedError("The seller withdrew the authorization.")
 
     await schedule(pool)

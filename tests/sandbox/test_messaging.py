@@ -79,3 +79,19 @@ async def test_what_is_wrong_is_said(amazon: Amazon) -> None:
     large = await amazon.get(path(number), tokens, {"pageSize": 101})
     for answer in (other, made_up, large):
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "InvalidInput")
+
+
+async def test_what_a_buyer_is_made_to_write_comes_after_the_seeds_messages(amazon: Amazon) -> None:
+    await amazon.advance(5)
+    seller = await amazon.seller(1)
+    tokens = await amazon.connect(seller)
+    [order] = await amazon.truth(seller)
+    before = (await amazon.get(path(order["orderId"]), tokens)).json()["messages"]
+    written = [
+        await amazon.control("POST", f"sellers/{seller}/orders/{order['orderId']}/messages", {"body": body})
+        for body in ("Hello?", "Is anybody there?")
+    ]
+    after = (await amazon.get(path(order["orderId"]), tokens)).json()["messages"]
+    assert after == [*before, *written]
+    assert len({message["messageId"] for message in after}) == len(after)
+    assert {message["body"] for message in written} == {"Hello?", "Is anybody there?"}

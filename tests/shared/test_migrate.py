@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from devstack.stack import Stack
-from shared.migrate import MigrationError, migrate, package_of
+from shared.migrate import GATE, MigrationError, migrate, package_of
 from shared.topology import SERVICES
 
 EXPECTED = Path(__file__).parent / "schemas"
@@ -34,8 +34,8 @@ class Empty:
     def dsn(self, role: str) -> str:
         return urlunsplit(urlsplit(self._stack.endpoints.postgres.dsns[role])._replace(path=f"/{self.name}"))
 
-    async def columns(self, service: str) -> dict[str, dict[str, str]]:
-        conn = await asyncpg.connect(self.dsn(package_of(service)))
+    async def columns(self, service: str, role: str | None = None) -> dict[str, dict[str, str]]:
+        conn = await asyncpg.connect(self.dsn(role or package_of(service)))
         try:
             found: dict[str, dict[str, str]] = {}
             for row in await conn.fetch(COLUMNS, package_of(service)):
@@ -59,6 +59,7 @@ async def empty(stack: Stack) -> AsyncIterator[Empty]:
                 f"ALTER DEFAULT PRIVILEGES FOR ROLE {schema}_owner IN SCHEMA {schema}"
                 f" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {schema};"
             )
+        await inside.execute(f"CREATE SCHEMA {GATE} AUTHORIZATION {GATE}_owner")
         yield database
     finally:
         await inside.close()
@@ -78,6 +79,16 @@ async def test_the_tables_of_a_service_made_from_nothing_are_the_expected_ones(e
     for other in SERVICES:
         if other != service:
             assert await empty.columns(other) == {}
+
+
+async def test_the_gate_before_amazon_has_a_schema_of_its_own(empty: Empty) -> None:
+    await migrate(GATE, empty.dsn(f"{GATE}_owner"))
+    made = await empty.columns(GATE, "admin")
+    assert made == msgspec.json.decode((EXPECTED / f"{GATE}.json").read_bytes())
+    await migrate(GATE, empty.dsn(f"{GATE}_owner"))
+    assert await empty.columns(GATE, "admin") == made
+    for service in SERVICES:
+        assert await empty.columns(service) == {}
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -38,10 +38,13 @@ async def roles(endpoints: Endpoints, secrets: Secrets, logs: Path) -> None:
 
 
 async def migrations(services: tuple[str, ...], endpoints: Endpoints) -> None:
-    """Each service's tables, made by the owner of its schema."""
+    """The tables of each service and of the gate before Amazon, made by the owner of their schema."""
     try:
         await asyncio.gather(
-            *(migrate.migrate(service, endpoints.postgres.dsns[f"{role_of(service)}_owner"]) for service in services)
+            *(
+                migrate.migrate(name, endpoints.postgres.dsns[f"{role_of(name)}_owner"])
+                for name in (*services, migrate.GATE)
+            )
         )
     except migrate.MigrationError as error:
         raise StackError(str(error)) from error

@@ -23,6 +23,7 @@ POSTGRES_ROLES = (
     "orders_owner",
     "tenant_sync",
     "tenant_sync_owner",
+    "amazon_owner",
 )
 VAULT_ROLES = ("oauth", "poller", "orders", "operator")
 

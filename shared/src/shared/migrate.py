@@ -1,6 +1,6 @@
 """The job that brings a service's schema up to date with dbmate: the tables that every service has (outbox,
-inbox) first, then its own. Run before a deploy with the schema's owner:
-DATABASE_URL=… python -m shared.migrate orders
+inbox) first, then its own; and, as `amazon`, that of the gate before Amazon. Run before a deploy with the schema's
+owner: DATABASE_URL=… python -m shared.migrate orders
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 SHARED_MIGRATIONS = Path(__file__).parent / "migrations"
+GATE = "amazon"
+"""The schema of shared/amazon/gate.py, which is no service's: it has neither outbox nor inbox."""
 
 
 class MigrationError(Exception):
@@ -28,16 +30,11 @@ async def migrate(service: str, database_url: str) -> None:
     """Apply what is not applied yet; safe to run again, also at the same time (dbmate takes a lock).
     MigrationError with dbmate's words when a statement fails; what came before it stays applied.
     """
-    spec = importlib.util.find_spec(package_of(service))
-    if spec is None or spec.origin is None:
-        raise MigrationError(f"There is no service {service!r} here: the package {package_of(service)} is missing.")
+    folders = _folders(service)
     process = await asyncio.create_subprocess_exec(
         _dbmate(),
         "--no-dump-schema",
-        "--migrations-dir",
-        str(SHARED_MIGRATIONS),
-        "--migrations-dir",
-        str(Path(spec.origin).parent / "migrations"),
+        *(argument for folder in folders for argument in ("--migrations-dir", str(folder))),
         "migrate",
         env={"DATABASE_URL": _with_search_path(database_url, package_of(service))},
         stdout=asyncio.subprocess.PIPE,
@@ -46,6 +43,15 @@ async def migrate(service: str, database_url: str) -> None:
     output, _ = await process.communicate()
     if process.returncode:
         raise MigrationError(f"The migrations of {service} failed: {output.decode(errors='replace').strip()}")
+
+
+def _folders(service: str) -> list[Path]:
+    if service == GATE:
+        return [Path(__file__).parent / "amazon" / "migrations"]
+    spec = importlib.util.find_spec(package_of(service))
+    if spec is None or spec.origin is None:
+        raise MigrationError(f"There is no service {service!r} here: the package {package_of(service)} is missing.")
+    return [SHARED_MIGRATIONS, Path(spec.origin).parent / "migrations"]
 
 
 def _dbmate() -> str:

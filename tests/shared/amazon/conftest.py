@@ -31,7 +31,7 @@ class Amazon:
         self.app = app
         self.http = http
         self.lwa = Lwa(http, settings.amazon_lwa_url)
-        self.api = SpApi(settings, Vault(settings), http)
+        self.api = SpApi(settings, Vault(settings), http, gate=None)
 
     async def control(self, method: str, path: str, body: object = None) -> Any:
         answer = await self.http.request(method, f"{self.settings.amazon_lwa_url}/sandbox/{path}", json=body)

@@ -68,7 +68,7 @@ async def test_a_seller_that_revoked_is_told_apart_with_and_without_a_cached_tok
     await amazon.control("POST", f"sellers/{seller_id}/revoke")
     with pytest.raises(AuthorizationRevokedError):
         await orders.get_order(amazon.api, tenant_id, order_id)
-    fresh = SpApi(amazon.settings, Vault(amazon.settings), amazon.http)
+    fresh = SpApi(amazon.settings, Vault(amazon.settings), amazon.http, gate=None)
     with pytest.raises(AuthorizationRevokedError):
         await orders.get_order(fresh, tenant_id, order_id)
 
@@ -96,7 +96,7 @@ async def test_an_answer_that_does_not_come_is_to_be_tried_again(amazon: Amazon)
     (order_id, *_) = await amazon.order_ids(seller_id)
     await amazon.fail("getOrder", "timeout", seller_id)
     async with httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(5, read=0.3)) as impatient:
-        api = SpApi(amazon.settings, Vault(amazon.settings), impatient)
+        api = SpApi(amazon.settings, Vault(amazon.settings), impatient, gate=None)
         with pytest.raises(AmazonUnavailableError, match="ReadTimeout"):
             await orders.get_order(api, tenant_id, order_id)
 
@@ -118,7 +118,7 @@ async def test_what_is_no_order_id_cannot_leave_its_path(amazon: Amazon, order_i
         asked.append(request.url.raw_path.decode())
 
     async with httpx.AsyncClient(trust_env=False, event_hooks={"request": [remember]}) as http:
-        api = SpApi(amazon.settings, Vault(amazon.settings), http)
+        api = SpApi(amazon.settings, Vault(amazon.settings), http, gate=None)
         with pytest.raises((AmazonNotFoundError, BadRequestError)):
             await orders.get_order(api, tenant_id, order_id)
     for path in asked:
@@ -152,7 +152,7 @@ async def test_an_answer_that_is_not_amazons_json_is_told_by_its_status(
     tenant_id, _ = await connected(amazon)
     async with answering(answer) as url:
         settings = settings_of(stack, AMAZON_SPAPI_URL=url)
-        api = SpApi(settings, Vault(settings), amazon.http)
+        api = SpApi(settings, Vault(settings), amazon.http, gate=None)
         with pytest.raises(error):
             await orders.get_order(api, tenant_id, "407-8949262-6149120")
 

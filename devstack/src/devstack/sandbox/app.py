@@ -6,9 +6,8 @@ from litestar.exceptions import HTTPException
 from litestar.response import Response
 
 from . import appstore, consent, control, lwa, messaging, orders, sellers
-from .http import HttpRequest, json_response
+from .http import HttpRequest, json_response, request_id
 from .settings import Settings
-from .spapi import request_id
 from .state import Sandbox
 
 

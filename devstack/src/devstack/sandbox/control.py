@@ -13,7 +13,7 @@ from .clock import MAX_SPEED
 from .faults import LOGIN, Fault
 from .http import json_response
 from .marketplaces import BY_COUNTRY, MARKETPLACES, Region
-from .orderbook import Json
+from .orderbook import Json, iso
 from .quota import PLANS
 from .settings import Application
 from .state import OFFICIAL_SELLER, SECRET_OVERLAP_SECONDS, SELLER_ID, Sandbox, Seller, log
@@ -29,6 +29,14 @@ class SellerSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fi
     region: Region = "EU"
     marketplace_ids: tuple[str, ...] = ()
     cancelled_every: Annotated[int, msgspec.Meta(ge=1)] | None = 15
+
+
+class Writing(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A buyer's message."""
+
+    subject: str = "A question"
+    body: str
+    sender_name: str = "A buyer"
 
 
 class ClockChange(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -84,6 +92,24 @@ def list_orders(
     book = sandbox.book(_known(sandbox, seller_id))
     indexes = book.positions("created")[offset : offset + limit]
     return json_response({"total": len(book), "orders": [book.order(index) for index in indexes]})
+
+
+@post("/sandbox/sellers/{seller_id:str}/orders/{order_id:str}/messages", sync_to_thread=False)
+def write_message(seller_id: str, order_id: str, data: Writing, sandbox: Sandbox) -> Response[bytes]:
+    """The buyer writes now; the order's time of change stays."""
+    if sandbox.book(_known(sandbox, seller_id)).find(order_id) is None:
+        raise NotFoundException(f"There is no order {order_id!r} of {seller_id!r}.")
+    written = sandbox.written.setdefault((seller_id, order_id), [])
+    message: Json = {
+        "messageId": f"MSG-{order_id.replace('-', '')}-W{len(written):03}",
+        "orderId": order_id,
+        "subject": data.subject,
+        "body": data.body,
+        "senderName": data.sender_name,
+        "createdTime": iso(int(sandbox.clock.seconds()) * 1000),
+    }
+    written.append(message)
+    return json_response(message, 201)
 
 
 @post("/sandbox/sellers/{seller_id:str}/revoke", sync_to_thread=False)
@@ -185,6 +211,7 @@ ROUTES = (
     put_seller,
     list_sellers,
     list_orders,
+    write_message,
     revoke,
     list_applications,
     change_application,

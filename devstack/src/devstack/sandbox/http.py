@@ -1,6 +1,7 @@
 """What all routes share: the request's type, JSON answers, and an end without one."""
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 
 import msgspec
@@ -16,6 +17,11 @@ def json_response(content: object, status_code: int = 200, headers: Mapping[str,
     return Response(
         msgspec.json.encode(content), status_code=status_code, media_type="application/json", headers=headers
     )
+
+
+def request_id() -> dict[str, str]:
+    """The header by which Amazon finds a call again."""
+    return {"x-amzn-RequestId": secrets.token_hex(16)}
 
 
 class Connection(H11Protocol):

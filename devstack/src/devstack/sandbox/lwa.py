@@ -14,7 +14,7 @@ from litestar.response import Response
 
 from . import faults
 from .faults import Status
-from .http import HttpRequest, hang_up, json_response
+from .http import HttpRequest, hang_up, json_response, request_id
 from .settings import Application
 from .signing import SignatureError, seal, unseal
 from .state import Grant, Sandbox, digest
@@ -68,9 +68,10 @@ async def token(request: HttpRequest, sandbox: Sandbox) -> Response[bytes]:
     await asyncio.sleep(faults.seconds(fault))
     if status == "cut":
         hang_up(request)
+    headers = _HEADERS | request_id()
     if status == "not_json":
-        return Response(_PAGE, status_code=code, media_type="text/html", headers=_HEADERS)
-    return json_response(body, code, _HEADERS)
+        return Response(_PAGE, status_code=code, media_type="text/html", headers=headers)
+    return json_response(body, code, headers)
 
 
 def _respond(sandbox: Sandbox, form: Mapping[str, str], status: Status) -> tuple[int, dict[str, object]]:

@@ -1,4 +1,4 @@
-"""getMessages: the messages of an order's buyer.
+"""getMessages: the messages of an order's buyer, made up with the order or written by the control API.
 
 Of our own design. Amazon's published Messaging model has no operation that reads buyers' messages.
 """
@@ -47,7 +47,7 @@ def _messages(sandbox: Sandbox, seller: Seller, order_id: str, parameters: Multi
         raise invalid_input("pageSize", f"must be a number from 1 to {MAX_PAGE}.")
     start = _start(sandbox, seller, order_id, parameters.get("nextToken"))
     end = start + int(size)
-    messages = book.messages(index)
+    messages = [*book.messages(index), *sandbox.written.get((seller.seller_id, order_id), ())]
     pagination: Json = {}
     if end < len(messages):
         token = MessagesToken(seller.seller_id, order_id, end)

@@ -1,13 +1,12 @@
 """What stands before every operation of the Selling Partner API: token, quota, faults, headers, counts."""
 
 import asyncio
-import secrets
 from collections.abc import Callable
 
 from litestar.response import Response
 
 from . import faults
-from .http import HttpRequest, json_response
+from .http import HttpRequest, json_response, request_id
 from .lwa import read_access_token
 from .quota import Plan
 from .state import Sandbox, Seller
@@ -74,10 +73,6 @@ def _response(plan: Plan, outcome: object) -> Response[bytes]:
     if status in {200, 400, 404}:  # "best effort": not with a 403, and never with a 429
         headers["x-amzn-RateLimit-Limit"] = str(plan.rate)
     return json_response(outcome.body() if isinstance(outcome, ApiError) else outcome, status, headers)
-
-
-def request_id() -> dict[str, str]:
-    return {"x-amzn-RequestId": secrets.token_hex(16)}
 
 
 def _authorize(sandbox: Sandbox, token: str) -> tuple[Seller, str] | ApiError:

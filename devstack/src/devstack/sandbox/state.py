@@ -16,7 +16,7 @@ from .clock import Clock, ClockReading
 from .faults import Fault
 from .marketplaces import BY_COUNTRY, Region
 from .official import OfficialBook
-from .orderbook import OrderBook
+from .orderbook import Json, OrderBook
 from .quota import Buckets
 from .seed import SeededBook
 from .settings import ORDERS_MODEL, Application, Settings
@@ -97,6 +97,8 @@ class Sandbox:
             self._know(application)
         self.buckets = Buckets()
         self.faults: list[Fault] = []
+        self.written: dict[tuple[str, str], list[Json]] = {}
+        """Buyers' messages that the control API was given, by seller and order."""
         self.calls: Counter[tuple[str, str, str]] = Counter()
         self._books: dict[str, OrderBook] = {}
         self._official: Seller | None = None

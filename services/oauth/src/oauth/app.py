@@ -23,7 +23,7 @@ async def main() -> None:
     vault = Vault(settings)
     addresses = MemoryStore()
     async with Service("oauth", settings) as service, httpx.AsyncClient(timeout=spapi.TIMEOUT) as http:
-        parts = Parts(service.pool, service.outbox, spapi.SpApi(settings, vault, http), vault, settings)
+        parts = Parts(service.pool, service.outbox, spapi.SpApi(settings, vault, http, gate=None), vault, settings)
         service.checks["vault"] = vault.not_ready
         service.handle("check_connection", partial(handlers.check_connection, parts=parts))
         service.handle("follow_tenant", partial(handlers.follow_tenant, parts=parts))

@@ -5,6 +5,7 @@ from functools import partial
 import httpx
 
 from shared.amazon import spapi
+from shared.amazon.gate import Gate
 from shared.service import Service, run
 from shared.settings import load
 from shared.vault import Vault
@@ -21,7 +22,7 @@ async def main() -> None:
     settings = load(OrdersSettings)
     vault = Vault(settings)
     async with Service("orders", settings) as service, httpx.AsyncClient(timeout=spapi.TIMEOUT) as http:
-        api = spapi.SpApi(settings, vault, http)
+        api = spapi.SpApi(settings, vault, http, Gate(service.pool, settings.amazon_spapi_app_source))
         service.checks["vault"] = vault.not_ready
         service.handle("follow_tenant", partial(handlers.follow_tenant, pool=service.pool, outbox=service.outbox))
         service.handle(

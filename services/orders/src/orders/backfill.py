@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from shared.amazon.errors import CREDENTIALS_REFUSED
+from shared.amazon.gate import Lane
 from shared.amazon.orders import SearchOrdersPage, search_orders
 from shared.amazon.spapi import SpApi
 from shared.db import Conn, Pool
@@ -92,7 +93,7 @@ async def _work(pool: Pool, outbox: Outbox, api: SpApi, lease: Lease) -> None:
     log.info("backfill_running", tenant_id=job.tenant_id, job_id=str(job.id), pages_done=job.pages)
     try:
         while True:
-            page = await search_orders(api, job.tenant_id, job.window_from, job.window_to, token)
+            page = await search_orders(api, job.tenant_id, job.window_from, job.window_to, token, lane=Lane.BACKFILL)
             stored = await _store(pool, outbox, lease, page)
             if stored is None:
                 log.warning("backfill_lease_lost", tenant_id=job.tenant_id, job_id=str(job.id))

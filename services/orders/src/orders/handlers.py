@@ -21,6 +21,9 @@ from . import backfill, order_queries, queries
 from .domain import AccountDisconnectedError, TenantArchivedError, TenantNotConnectedError, from_amazon
 from .settings import OrdersSettings
 
+QUOTA_WAIT_SECONDS = 10
+"""What a message's order waits for its turn at once; beyond that its event comes again later."""
+
 
 async def start_backfill(
     event: ConnectionConnected, event_id: str, *, pool: Pool, outbox: Outbox, settings: OrdersSettings
@@ -61,7 +64,9 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
     if await order_queries.has_order(pool, event.tenant_id, event.external_order_id):
         return
     try:
-        order = from_amazon(await amazon.get_order(api, event.tenant_id, event.external_order_id))
+        order = from_amazon(
+            await amazon.get_order(api, event.tenant_id, event.external_order_id, wait_seconds=QUOTA_WAIT_SECONDS)
+        )
     except CREDENTIALS_REFUSED as error:
         async with pool.acquire() as conn, conn.transaction():
             if await inbox.claim(conn, "reject_connection", event_id):

@@ -187,7 +187,7 @@ class Lease(Struct, frozen=True):
     tenant_id: str
     marketplace: str
     token: int
-    late_seconds: float
+    late_seconds: float = 0.0
     """For how long it was due; 0 where it was asked for."""
 
 
@@ -198,6 +198,25 @@ class Failed(Struct, frozen=True):
     at: datetime
     newly_rejected: bool
     """Amazon refused the credentials, and had not refused them since they last worked."""
+
+
+class Cursor(Struct, frozen=True, rename="camel"):
+    """How far the source `spapi` has looked. A search that is under way, over several polls where it has to be, has
+    found_until; its next page and the orders that it has found and that were not asked about yet are kept.
+    """
+
+    until: datetime
+    """All orders that changed up to then have been asked about."""
+    found_until: datetime | None = None
+    next_page: str | None = None
+    orders: tuple[str, ...] = ()
+
+
+class Found(Struct, frozen=True):
+    """What a source gives, and how far it has looked where it keeps that."""
+
+    messages: list[IncomingMessage]
+    cursor: Cursor | None = None
 
 
 class Polled(Struct, frozen=True):

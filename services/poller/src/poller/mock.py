@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from shared.events import MessageSource
 
-from .domain import IncomingMessage
+from .domain import Found, IncomingMessage, Lease
 
 _MESSAGES = (
     (
@@ -33,9 +33,11 @@ _MESSAGES = (
 )
 
 
-async def fetch() -> list[IncomingMessage]:
+async def fetch(_: Lease) -> Found:
     now = datetime.now(UTC)
-    return [
-        IncomingMessage(external_id, order_id, buyer, subject, body, now, MessageSource.MOCK)
-        for external_id, order_id, buyer, subject, body in _MESSAGES
-    ]
+    return Found(
+        [
+            IncomingMessage(external_id, order_id, buyer, subject, body, now, MessageSource.MOCK)
+            for external_id, order_id, buyer, subject, body in _MESSAGES
+        ]
+    )

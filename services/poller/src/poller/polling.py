@@ -4,7 +4,7 @@ one transaction. The loop takes what is due; replicas share the work through the
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter, Histogram
@@ -17,7 +17,7 @@ from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import queries, ticket_queries, tickets
-from .domain import IncomingMessage, Lease, NotScheduledError, Polled, PollRunningError
+from .domain import Found, Lease, NotScheduledError, Polled, PollRunningError
 
 LEASE = timedelta(seconds=10)
 """How long a tenant rests when its poller is killed; a living one renews it three times as often."""
@@ -31,12 +31,12 @@ LATENESS = Histogram(
 )
 FAILED = Counter("polls_failed_total", "Polls that failed, by the error's code", ["code"])
 
-Source = Callable[[], Awaitable[list[IncomingMessage]]]
+Source = Callable[[Lease], Awaitable[Found]]
 
 
-async def nothing() -> list[IncomingMessage]:
+async def nothing(_: Lease) -> Found:
     """The source where there is none to ask: mail comes by itself."""
-    return []
+    return Found([])
 
 
 async def run(pool: Pool, outbox: Outbox, source: Source) -> None:
@@ -126,18 +126,20 @@ async def _note(pool: Pool, outbox: Outbox, lease: Lease, error: Exception) -> N
 
 async def _poll(pool: Pool, outbox: Outbox, source: Source, lease: Lease) -> Polled:
     log.info("poll_starting", tenant_id=lease.tenant_id)
-    messages = await _fetch(pool, source, lease)
+    found = await _fetch(pool, source, lease)
+    messages = found.messages
     log.info("poll_fetched", tenant_id=lease.tenant_id, messages=len(messages))
     external_ids = [message.external_id for message in messages]
     known = await ticket_queries.list_known(pool, lease.tenant_id, lease.marketplace, external_ids) if messages else ()
-    stored = await _store(pool, outbox, lease, [each for each in messages if each.external_id not in known])
+    new = [each for each in messages if each.external_id not in known]
+    stored = await _store(pool, outbox, lease, Found(new, found.cursor))
     log.info("poll_completed", tenant_id=lease.tenant_id, stored=stored)
     return Polled(len(messages), stored)
 
 
-async def _fetch(pool: Pool, source: Source, lease: Lease) -> list[IncomingMessage]:
+async def _fetch(pool: Pool, source: Source, lease: Lease) -> Found:
     """What the source has; the lease is renewed for as long as that takes."""
-    fetching = asyncio.ensure_future(source())
+    fetching = asyncio.ensure_future(source(lease))
     try:
         while not (await asyncio.wait([fetching], timeout=LEASE.total_seconds() / 3))[0]:
             if not await queries.renew_lease(pool, lease, LEASE):
@@ -147,8 +149,8 @@ async def _fetch(pool: Pool, source: Source, lease: Lease) -> list[IncomingMessa
         fetching.cancel()
 
 
-async def _store(pool: Pool, outbox: Outbox, lease: Lease, messages: Sequence[IncomingMessage]) -> int:
-    if not messages:  # mostly so: a statement by itself is a transaction
+async def _store(pool: Pool, outbox: Outbox, lease: Lease, found: Found) -> int:
+    if not found.messages and found.cursor is None:  # mostly so: a statement by itself is a transaction
         if not await queries.finish_poll(pool, lease):
             raise _overtaken()
         return 0
@@ -157,7 +159,9 @@ async def _store(pool: Pool, outbox: Outbox, lease: Lease, messages: Sequence[In
         # The schedule's row first: who has lost the lease must not write messages either.
         if not await queries.finish_poll(conn, lease):
             raise _overtaken()
-        for message in sorted(messages, key=lambda message: (message.received_at, message.external_id)):
+        if found.cursor is not None:
+            await queries.set_cursor(conn, lease, found.cursor)
+        for message in sorted(found.messages, key=lambda message: (message.received_at, message.external_id)):
             stored += await tickets.take(conn, outbox, lease.tenant_id, lease.marketplace, message)
     return stored
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
+
 from shared.db import Conn, Pool
 from shared.events import AMAZON, ConnectionConnected, ConnectionDisconnected, TenantSynced
 
 from .domain import (
     Address,
+    Cursor,
     Failed,
     Fetched,
     HeldMail,
@@ -141,7 +144,7 @@ async def claim_schedule(pool: Pool, tenant_id: str, lease: timedelta) -> Lease 
         "UPDATE poll_schedules SET leased_until = clock_timestamp() + $3, lease_token = lease_token + 1"
         " WHERE tenant_id = $1 AND marketplace = $2 AND (leased_until IS NULL OR leased_until < clock_timestamp())"
         " AND disconnected_at IS NULL AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.archived)"
-        " RETURNING tenant_id, marketplace, lease_token AS token, 0.0::float8 AS late_seconds",
+        " RETURNING tenant_id, marketplace, lease_token AS token",
         tenant_id,
         AMAZON,
         lease,
@@ -187,6 +190,27 @@ async def finish_poll(conn: Conn | Pool, held: Lease) -> bool:
         held.token,
     )
     return finished is not None
+
+
+async def get_cursor(pool: Pool, lease: Lease) -> tuple[Cursor | None, datetime]:
+    """How far the connection in use has been looked at, and the time now."""
+    row = await pool.fetchrow(
+        "SELECT CASE WHEN message_cursor->>'connectionId' = connection_id::text THEN message_cursor END AS cursor,"
+        " clock_timestamp() AS now FROM poll_schedules WHERE tenant_id = $1 AND marketplace = $2",
+        lease.tenant_id,
+        lease.marketplace,
+    )
+    return msgspec.convert(row["cursor"], Cursor | None), row["now"]
+
+
+async def set_cursor(conn: Conn, lease: Lease, cursor: Cursor) -> None:
+    await conn.execute(
+        "UPDATE poll_schedules SET message_cursor = $3::jsonb || jsonb_build_object('connectionId', connection_id)"
+        " WHERE tenant_id = $1 AND marketplace = $2",
+        lease.tenant_id,
+        lease.marketplace,
+        msgspec.to_builtins(cursor),
+    )
 
 
 async def fail_poll(conn: Conn | Pool, held: Lease, error: str, *, rejected: bool = False) -> Failed | None:

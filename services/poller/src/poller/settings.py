@@ -13,11 +13,21 @@ class PollerSettings(AmazonSettings, frozen=True, kw_only=True):
 
     poll_interval_seconds: int = 300
     amazon_use_mock: bool
+    """Three fixed messages in place of what Amazon has."""
+    amazon_read_messages: bool = False
+    """Ask the messaging operation for the messages of changed orders. Amazon's published API has no such operation: it
+    is there for a stand-in only.
+    """
     mailboxes: Annotated[str, Meta(pattern=r"\A(?:[a-z0-9][a-z0-9-]{0,62}(?:,[a-z0-9][a-z0-9-]{0,62})*)?\Z")] = ""
     """The names of the mailboxes that buyers' messages come to, by commas; each has its account in Vault."""
     mail_authserv_id: str | None = None
     """What their server calls itself in Authentication-Results."""
     mailbox_cacert: str | None = None
+
+    @property
+    def is_polling(self) -> bool:
+        """Whether there is a source that is asked; mailboxes are read by themselves."""
+        return self.amazon_use_mock or self.amazon_read_messages
 
     @property
     def mailbox_names(self) -> list[str]:
@@ -33,10 +43,12 @@ class PollerSettings(AmazonSettings, frozen=True, kw_only=True):
         return missing
 
     def __post_init__(self) -> None:
-        if not self.amazon_use_mock and not self.mailboxes:
+        if self.amazon_use_mock and self.amazon_read_messages:
+            raise ValueError("AMAZON_USE_MOCK and AMAZON_READ_MESSAGES are both true: the mock is in Amazon's place")
+        if not self.is_polling and not self.mailboxes:
             raise ValueError(
-                "AMAZON_USE_MOCK is false and MAILBOXES is empty, but the mock is the only source of messages beside"
-                " mailboxes: set one of the two"
+                "AMAZON_USE_MOCK and AMAZON_READ_MESSAGES are false and MAILBOXES is empty, which leaves no source of"
+                " messages: set one of the three"
             )
         if self.poll_interval_seconds < 1:
             raise ValueError("POLL_INTERVAL_SECONDS has to be 1 or more")

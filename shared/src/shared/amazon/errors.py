@@ -48,6 +48,16 @@ class QuotaExceededError(RetryLaterError):
     patient = True
 
 
+class QuotaWaitError(RetryLaterError):
+    """The usage plan is used up, and the caller does not wait that long: Amazon was not asked. delay_seconds is when
+    the next call can go.
+    """
+
+    code = "quota_wait"
+    status = 429
+    patient = True
+
+
 class BadRequestError(PermanentError):
     """Amazon refuses the request as such."""
 

@@ -95,21 +95,23 @@ class Lwa:
                 return msgspec.json.decode(answer.content, type=Tokens)
             refusal = msgspec.json.decode(answer.content, type=_Refusal)
         except msgspec.MsgspecError as error:
-            raise AmazonUnavailableError(
-                f"Login with Amazon answered {answer.status_code} with something that is no token."
-            ) from error
-        raise _error_of(answer.status_code, refusal, form["grant_type"])
+            raise AmazonUnavailableError(f"{_told(answer)} with something that is no token.") from error
+        raise _error_of(f"{_told(answer)}: {refusal.error}", refusal.error, form["grant_type"])
 
 
 def _key(app: AppCredentials, refresh_token: str) -> bytes:
     return hashlib.sha256(f"{app.client_id} {refresh_token}".encode()).digest()
 
 
-def _error_of(status: int, refusal: _Refusal, grant_type: str) -> Exception:
+def _told(answer: httpx.Response) -> str:
+    request_id = answer.headers.get("x-amzn-RequestId", "none")
+    return f"Login with Amazon answered {answer.status_code} (request id {request_id})"
+
+
+def _error_of(told: str, error: str, grant_type: str) -> Exception:
     """What an error means depends on what was asked: of a refresh, only invalid_grant speaks of the seller."""
-    told = f"Login with Amazon answered {status} {refusal.error}"
     refreshing = grant_type == "refresh_token"
-    match refusal.error:
+    match error:
         case "invalid_grant" if refreshing:
             return AuthorizationRevokedError(
                 f"{told}: the seller has withdrawn the authorization, or it has run out. Connect the account again."

@@ -10,12 +10,14 @@ from typing import Any
 from msgspec import Struct
 
 from .errors import AmazonNotFoundError
-from .spapi import Operation, SpApi
+from .gate import Lane, Operation
+from .spapi import SpApi
 
 SEARCH_ORDERS = Operation("searchOrders", 0.0056, 20)
 GET_ORDER = Operation("getOrder", 0.5, 30)
 INCLUDED_DATA = "BUYER,RECIPIENT,PROCEEDS,FULFILLMENT,PACKAGES"
 PAGE_SIZE = 100
+_ORDERS = "/orders/2026-01-01/orders"
 _ORDER_ID = re.compile(r"[A-Za-z0-9-]+")
 
 
@@ -104,6 +106,8 @@ class Pagination(Struct, frozen=True, rename="camel"):
 class SearchOrdersPage(Struct, frozen=True, rename="camel"):
     orders: list[Order]
     pagination: Pagination | None = None
+    last_updated_before: datetime | None = None
+    """Up to when a search by change has looked, by Amazon's clock: two minutes ago, unless it was asked for less."""
 
     @property
     def next_token(self) -> str | None:
@@ -115,7 +119,14 @@ class _GetOrderAnswer(Struct, frozen=True):
 
 
 async def search_orders(
-    api: SpApi, tenant_id: str, created_after: datetime, created_before: datetime, token: str | None = None
+    api: SpApi,
+    tenant_id: str,
+    created_after: datetime,
+    created_before: datetime,
+    token: str | None = None,
+    *,
+    lane: Lane = Lane.LIVE,
+    wait_seconds: float = 0,
 ) -> SearchOrdersPage:
     """A page of a seller's orders with items, buyer, recipient, fulfilment and packages inline.
     created_before is at least two minutes ago. A token is good for 24 hours and for the same dates only.
@@ -129,15 +140,41 @@ async def search_orders(
     }
     if token is not None:
         params["paginationToken"] = token
-    return await api.get(tenant_id, SEARCH_ORDERS, "/orders/2026-01-01/orders", params, SearchOrdersPage)
+    return await api.get(
+        tenant_id, SEARCH_ORDERS, _ORDERS, params, SearchOrdersPage, lane=lane, wait_seconds=wait_seconds
+    )
 
 
-async def get_order(api: SpApi, tenant_id: str, order_id: str) -> Order:
+async def search_changed_orders(
+    api: SpApi,
+    tenant_id: str,
+    updated_after: datetime,
+    token: str | None = None,
+    *,
+    included_data: str = INCLUDED_DATA,
+    lane: Lane = Lane.LIVE,
+    wait_seconds: float = 0,
+) -> SearchOrdersPage:
+    """A page of the orders that have changed since, as search_orders(); a token is good for the same time only."""
+    params = {"lastUpdatedAfter": _iso(updated_after), "maxResultsPerPage": str(PAGE_SIZE)}
+    if included_data:
+        params["includedData"] = included_data
+    if token is not None:
+        params["paginationToken"] = token
+    return await api.get(
+        tenant_id, SEARCH_ORDERS, _ORDERS, params, SearchOrdersPage, lane=lane, wait_seconds=wait_seconds
+    )
+
+
+async def get_order(
+    api: SpApi, tenant_id: str, order_id: str, *, lane: Lane = Lane.LIVE, wait_seconds: float = 0
+) -> Order:
     """One order, as search_orders() gives it; AmazonNotFoundError when the seller has no such order."""
     if not _ORDER_ID.fullmatch(order_id):  # quoting is not enough: ".." would lead to another operation
         raise AmazonNotFoundError(f"{order_id!r} is no order id of Amazon's.")
-    path = f"/orders/2026-01-01/orders/{order_id}"
-    answer = await api.get(tenant_id, GET_ORDER, path, {"includedData": INCLUDED_DATA}, _GetOrderAnswer)
+    path = f"{_ORDERS}/{order_id}"
+    params = {"includedData": INCLUDED_DATA}
+    answer = await api.get(tenant_id, GET_ORDER, path, params, _GetOrderAnswer, lane=lane, wait_seconds=wait_seconds)
     return answer.order
 
 

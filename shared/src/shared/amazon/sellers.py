@@ -3,7 +3,8 @@
 from msgspec import Struct
 
 from .credentials import TenantCredentials
-from .spapi import Operation, SpApi
+from .gate import Operation
+from .spapi import SpApi
 
 GET_MARKETPLACE_PARTICIPATIONS = Operation("getMarketplaceParticipations", 0.016, 15)
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from shared.settings import AmazonSettings
 from shared.vault import Vault
 
+from .breaker import Breaker
 from .credentials import AppCredentials, TenantCredentials, read_app, read_tenant
 from .errors import (
     AccessDeniedError,
@@ -27,6 +28,7 @@ from .errors import (
     NotConnectedError,
     QuotaExceededError,
 )
+from .gate import Bucket, Gate, Lane, Operation
 from .lwa import Lwa, Tokens
 from .marketplaces import API_HOSTS, Region
 
@@ -34,14 +36,6 @@ USER_AGENT = f"KeyBuzz/0.1.0 (Language=Python/{platform.python_version()}; Platf
 APP_SECONDS = 60
 TIMEOUT = httpx.Timeout(30, connect=5)
 T = TypeVar("T")
-
-
-class Operation(Struct, frozen=True):
-    """An operation and its published usage plan: calls a second, and how many may come at once."""
-
-    name: str
-    rate: float
-    burst: int
 
 
 class _Error(Struct, frozen=True):
@@ -55,12 +49,18 @@ class _Errors(Struct, frozen=True):
 
 
 class SpApi:
-    """Calls for a tenant, with the tenant's credentials from Vault."""
+    """Calls for a tenant, with the tenant's credentials from Vault.
 
-    def __init__(self, settings: AmazonSettings, vault: Vault, http: httpx.AsyncClient) -> None:
+    gate: what the calls pass before they go out; None for a service that calls a few times in an account's life, and
+    has no right to the gate's rows: its lanes and waits count for nothing.
+    """
+
+    def __init__(self, settings: AmazonSettings, vault: Vault, http: httpx.AsyncClient, gate: Gate | None) -> None:
         self._settings = settings
         self._vault = vault
         self._http = http
+        self._gate = gate
+        self._breakers = {region: Breaker(region) for region in Region}
         self._lwa = Lwa(http, settings.amazon_lwa_url)
         self._app: AppCredentials | None = None
         self._app_until = 0.0
@@ -101,10 +101,19 @@ class SpApi:
             return await call(changed)
 
     async def get(
-        self, tenant_id: str, operation: Operation, path: str, params: Mapping[str, str], type_: type[T]
+        self,
+        tenant_id: str,
+        operation: Operation,
+        path: str,
+        params: Mapping[str, str],
+        type_: type[T],
+        *,
+        lane: Lane = Lane.LIVE,
+        wait_seconds: float = 0,
     ) -> T:
-        """Call as the tenant's seller. NotConnectedError, AuthorizationRevokedError, AppCredentialsError,
-        AccessDeniedError, QuotaExceededError, AmazonNotFoundError, BadRequestError or AmazonUnavailableError.
+        """Call as the tenant's seller, after a wait for the usage plan of at most wait_seconds. QuotaWaitError where
+        it would be longer; NotConnectedError, AuthorizationRevokedError, AppCredentialsError, AccessDeniedError,
+        QuotaExceededError, AmazonNotFoundError, BadRequestError or AmazonUnavailableError.
         """
         tenant = await read_tenant(self._vault, tenant_id)
         if tenant.app_source not in {"", self._settings.amazon_spapi_app_source}:
@@ -112,7 +121,7 @@ class SpApi:
                 f"The seller of tenant {tenant_id} has authorized the application {tenant.app_source}, and"
                 f" {self._settings.amazon_spapi_app_source} is in use: the account has to be connected again."
             )
-        return await self.get_as(tenant, operation, path, params, type_)
+        return await self.get_as(tenant, operation, path, params, type_, lane=lane, wait_seconds=wait_seconds)
 
     async def get_as(
         self,
@@ -121,14 +130,18 @@ class SpApi:
         path: str,
         params: Mapping[str, str],
         type_: type[T],
+        *,
+        lane: Lane = Lane.LIVE,
+        wait_seconds: float = 0,
     ) -> T:
         """As get(), with credentials in hand. A token that expired on the way is replaced once."""
+        bucket = Bucket(tenant.seller_id, tenant.region, operation)
         token = await self._token(tenant)
-        answer = await self._send(tenant.region, path, params, token)
+        answer = await self._send(bucket, path, params, token, lane, wait_seconds)
         if _told_expired(answer):
             self._lwa.forget(token)
             token = await self._token(tenant)
-            answer = await self._send(tenant.region, path, params, token)
+            answer = await self._send(bucket, path, params, token, lane, wait_seconds)
         if not answer.is_success:
             raise _error_of(operation, answer)
         try:
@@ -136,16 +149,33 @@ class SpApi:
         except msgspec.MsgspecError as error:
             raise BadRequestError(f"{_told(operation, answer)}, which is not as the model says: {error}.") from error
 
-    async def _send(self, region: str, path: str, params: Mapping[str, str], token: str) -> httpx.Response:
-        base = self._settings.amazon_spapi_url or API_HOSTS[Region(region)]
-        try:
-            return await self._http.get(
-                f"{base.rstrip('/')}{path}",
-                params=params,
-                headers={"x-amz-access-token": token, "user-agent": USER_AGENT},
-            )
-        except httpx.HTTPError as error:
-            raise AmazonUnavailableError(f"Amazon did not answer ({type(error).__name__}).") from error
+    async def _send(
+        self, bucket: Bucket, path: str, params: Mapping[str, str], token: str, lane: Lane, wait_seconds: float
+    ) -> httpx.Response:
+        region = Region(bucket.region)
+        base = self._settings.amazon_spapi_url or API_HOSTS[region]
+        breaker = self._breakers[region]
+        with breaker.watch():
+            if self._gate is not None:
+                await self._gate.take(bucket, lane, wait_seconds)
+            try:
+                answer = await self._http.get(
+                    f"{base.rstrip('/')}{path}",
+                    params=params,
+                    headers={"x-amz-access-token": token, "user-agent": USER_AGENT},
+                )
+            except httpx.HTTPError as error:
+                breaker.failed()
+                raise AmazonUnavailableError(
+                    f"Amazon did not answer {bucket.operation.name} ({type(error).__name__})."
+                ) from error
+            if answer.is_server_error:
+                breaker.failed()
+            else:
+                breaker.succeeded()
+        if self._gate is not None:
+            await self._gate.heed(bucket, answer)
+        return answer
 
 
 def decode(content: bytes, type_: type[T]) -> T:
