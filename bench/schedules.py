@@ -230,7 +230,7 @@ async def measure_time(stack: Stack, admin: asyncpg.Connection, seconds: int) ->
     replicas = first, second = Replica(stack, "poller_1"), Replica(stack, "poller_2")
     await asyncio.gather(*(replica.start() for replica in replicas))
     pids = {replica.role: replica.pid for replica in replicas}
-    pids |= {name: stack.pid(name) for name in ("postgres", "nats")} | {"bench": os.getpid()}
+    pids |= {name: stack.pid(name) for name in ("postgres", "nats")}
     begin: datetime = await admin.fetchval("SELECT now() + interval '2 seconds'")
     await admin.execute(
         "UPDATE poller.poll_schedules"
