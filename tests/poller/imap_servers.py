@@ -1,4 +1,6 @@
-"""Mail servers of the tests' own: Dovecot, and the test server of aioimaplib with what it lacks; and a wire to cut."""
+"""Mail servers of the tests' own: Dovecot, the sandbox's mailbox, and the test server of aioimaplib with what it lacks;
+and a wire to cut.
+"""
 
 import asyncio
 import contextlib
@@ -17,6 +19,9 @@ from typing import Any, Protocol
 
 import trustme
 from aioimaplib import imap_testing_server as mock
+
+from devstack.sandbox import imap
+from devstack.sandbox.settings import MailServer
 
 USER, PASSWORD = "inbound", 'secret "and" \\ quoted'
 DOVECOT = shutil.which("dovecot") or "/usr/sbin/dovecot"
@@ -110,9 +115,7 @@ class Dovecot:
 async def dovecot(authority: trustme.CA) -> AsyncIterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="dovecot-"))  # short, for its sockets, and for its user to enter
     folder.chmod(0o755)  # noqa: ASYNC240 - a test may wait for its disk
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     for sub in ("mail/new", "mail/cur", "mail/tmp", "home"):
         (folder / sub).mkdir(parents=True)
     for path in (folder / "mail", folder / "mail/new", folder / "mail/cur", folder / "mail/tmp", folder / "home"):
@@ -263,6 +266,41 @@ async def aioimaplib_server(authority: trustme.CA) -> AsyncIterator[Server]:
         await listening.wait_closed()
 
 
+class Sandbox:
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.mailbox = imap.Mailbox()
+
+    def deliver(self, raw: bytes) -> None:
+        self.mailbox.deliver(raw)
+
+    def empty(self) -> None:
+        self.mailbox.clear()
+
+    def renumber(self) -> None:
+        self.mailbox.uid_validity += 1
+
+    def seen(self) -> bool:
+        """There are no flags."""
+        return False
+
+    def kept(self) -> int:
+        return len(self.mailbox.mails)
+
+
+@asynccontextmanager
+async def sandbox(authority: trustme.CA) -> AsyncIterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = Path(folder) / "key.pem", Path(folder) / "cert.pem"
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        made = Sandbox(_free_port())
+        settings = MailServer(port=made.port, password=PASSWORD, certificate=certificate, key=key)
+        async with imap.serving(made.mailbox, "127.0.0.1", settings):
+            yield made
+
+
 class Wire:
     """What lies between: it can be cut after some bytes more, or fall silent."""
 
@@ -327,6 +365,13 @@ async def wire(to_port: int) -> AsyncIterator[Wire]:
         listening.close()
         await made.close()
         await listening.wait_closed()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def has_dovecot() -> str | None:

@@ -68,7 +68,7 @@ async def test_once_polls_what_is_due_publishes_it_and_ends(stack: Stack, pool: 
 
 
 async def test_once_without_a_source_of_messages_says_why_and_fails(stack: Stack, pool: Pool) -> None:
-    code, said = await once(stack, pool, AMAZON_USE_MOCK="false")
+    code, said = await once(stack, pool, AMAZON_USE_MOCK="false", MAILBOXES="")
     assert code == 1
     assert "AMAZON_USE_MOCK" in said
     assert "the only source" in said

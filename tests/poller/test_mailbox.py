@@ -1,4 +1,4 @@
-"""Mailboxes on real servers: Dovecot, and the test server of aioimaplib, both over TLS."""
+"""Mailboxes on real servers, over TLS: Dovecot, the sandbox's, and the test server of aioimaplib."""
 
 import asyncio
 import contextlib
@@ -117,7 +117,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(params=["dovecot", "aioimaplib"])
+@pytest.fixture(params=["dovecot", "sandbox", "aioimaplib"])
 async def reading(
     request: pytest.FixtureRequest,
     stack: Stack,
@@ -140,8 +140,12 @@ async def reading(
         ADDRESS,
         TENANT,
     )
-    serve = imap_servers.dovecot if request.param == "dovecot" else imap_servers.aioimaplib_server
-    async with serve(authority) as server, imap_servers.wire(server.port) as wire:
+    servers = {
+        "dovecot": imap_servers.dovecot,
+        "sandbox": imap_servers.sandbox,
+        "aioimaplib": imap_servers.aioimaplib_server,
+    }
+    async with servers[request.param](authority) as server, imap_servers.wire(server.port) as wire:
         made = Reading(stack, pool, outbox, server, wire)
         take_batch = vars(mailbox)["take_batch"]
 

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import sys
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 import httpx
@@ -22,13 +23,18 @@ PATHS: dict[AppSource, str] = {
 VAULT_SECONDS = 10.0
 
 
-class Credentials(Environment, frozen=True, kw_only=True):
-    """What to bring, and where to."""
+class Access(Environment, frozen=True, kw_only=True):
+    """Where OpenBao is, and the operator's role in it."""
 
     vault_addr: str
     vault_cacert: str
     vault_role_id: str
     vault_secret_id: Secret
+
+
+class Credentials(Access, frozen=True, kw_only=True):
+    """What to bring, and where to."""
+
     amazon_client_id: str
     amazon_client_secret: Secret
     amazon_application_id: str
@@ -38,7 +44,6 @@ class Credentials(Environment, frozen=True, kw_only=True):
 
 
 async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
-    """Make them what they should be; no new version when they are that already."""
     wanted = {
         "client_id": credentials.amazon_client_id,
         "client_secret": credentials.amazon_client_secret.reveal(),
@@ -46,13 +51,17 @@ async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
         "redirect_uri": credentials.amazon_redirect_uri,
         "region": credentials.amazon_region,
     }
-    addr = credentials.vault_addr
-    path = PATHS[credentials.amazon_spapi_app_source]
+    await put(client, credentials, PATHS[credentials.amazon_spapi_app_source], wanted)
+
+
+async def put(client: httpx.AsyncClient, access: Access, path: str, wanted: Mapping[str, str]) -> None:
+    """Make a secret what it should be; no new version when it is that already."""
+    addr = access.vault_addr
     login = await _vault(
         client,
         "POST",
         addr + "/v1/auth/approle/login",
-        json={"role_id": credentials.vault_role_id, "secret_id": credentials.vault_secret_id.reveal()},
+        json={"role_id": access.vault_role_id, "secret_id": access.vault_secret_id.reveal()},
     )
     token = {"X-Vault-Token": login.json()["auth"]["client_token"]}
     held = await _vault(client, "GET", addr + path, headers=token)

@@ -19,6 +19,7 @@ PREFERRED = {
     "openbao": 8200,
     "openbao-cluster": 8201,
     "sandbox": 8085,
+    "sandbox-mail": 8993,
     "oauth": 8001,
     "poller": 8002,
     "orders": 8003,

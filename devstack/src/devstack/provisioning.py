@@ -51,6 +51,22 @@ async def streams(endpoints: Endpoints) -> None:
     await provision.provision(endpoints.nats.users["provisioner"].url)
 
 
+async def mailbox_account(endpoints: Endpoints, client: httpx.AsyncClient) -> None:
+    """What poller opens the mailbox with."""
+    mailbox, operator = endpoints.mailbox, endpoints.vault.roles["operator"]
+    await credentials.put(
+        client,
+        credentials.Access(
+            vault_addr=endpoints.vault.addr,
+            vault_cacert=endpoints.vault.cacert,
+            vault_role_id=operator.role_id,
+            vault_secret_id=Secret(operator.secret_id),
+        ),
+        f"/v1/secret/data/keybuzz/mailboxes/{mailbox.name}",
+        {"host": mailbox.host, "port": str(mailbox.port), "user": mailbox.user, "password": mailbox.password},
+    )
+
+
 async def app_credentials(endpoints: Endpoints, secrets: Secrets, redirect_uri: str, client: httpx.AsyncClient) -> None:
     operator = secrets.vault["operator"]
     for source, app in secrets.amazon_apps().items():

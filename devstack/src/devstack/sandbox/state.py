@@ -14,6 +14,7 @@ import msgspec
 
 from .clock import Clock, ClockReading
 from .faults import Fault
+from .imap import Mailbox
 from .marketplaces import BY_COUNTRY, Region
 from .official import OfficialBook
 from .orderbook import OrderBook
@@ -98,6 +99,7 @@ class Sandbox:
         self.buckets = Buckets()
         self.faults: list[Fault] = []
         self.calls: Counter[tuple[str, str, str]] = Counter()
+        self.mailbox = Mailbox()
         self._books: dict[str, OrderBook] = {}
         self._official: Seller | None = None
         if settings.models is not None:
