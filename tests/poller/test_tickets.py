@@ -287,6 +287,27 @@ async def test_messages_that_are_taken_together_become_what_they_become_one_by_o
     assert alone_told == together_told
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param([message("m-1"), message("m-2", received_at=NOW + 2 * HOUR)], id="written to"),
+        pytest.param(
+            [reply("r-1", received_at=NOW + 2 * HOUR), message("m-1")], id="joined by a reply that came first"
+        ),
+    ],
+)
+async def test_the_latest_conversation_of_a_buyer_is_the_latest_within_a_batch_too(
+    pool: Pool, outbox: Outbox, batch: list[IncomingMessage]
+) -> None:
+    other = message("m-3", external_order_id=OTHER_ORDER, received_at=NOW + HOUR)
+    last = message("m-4", external_order_id=None, received_at=NOW + 3 * HOUR)
+    await take_together(pool, outbox, *batch, other, last)
+    assert {frozenset(each) for each in await conversations(pool)} == {
+        frozenset([*(each.external_id for each in batch), "m-4"]),
+        frozenset(["m-3"]),
+    }
+
+
 async def test_a_batch_with_answer_and_question_is_told_as_it_stands(pool: Pool, outbox: Outbox, told: Told) -> None:
     later = message("m-2", received_at=NOW + 2 * HOUR)
     assert await take_together(pool, outbox, message("m-1"), reply(), later) == [True, False, True]
