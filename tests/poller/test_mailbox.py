@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from devstack import dovecot
 from devstack.stack import Stack
 from poller import imap, mailbox, queries
 from poller.intake import Intake
@@ -58,9 +59,8 @@ class Reading:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def store(self, authority: trustme.CA | None, **changes: str | None) -> None:
-        from tests.poller.imap_servers import PASSWORD, USER  # noqa: PLC0415 - see the fixture
-
-        secret = {"host": "127.0.0.1", "port": str(self.wire.port), "user": USER, "password": PASSWORD} | changes
+        user, password = dovecot.USER, dovecot.PASSWORD
+        secret = {"host": "127.0.0.1", "port": str(self.wire.port), "user": user, "password": password} | changes
         secret = {key: value for key, value in secret.items() if value is not None}
         await operator_vault(self._stack).write(f"keybuzz/mailboxes/{self.name}", secret)
         if authority:
@@ -129,7 +129,7 @@ async def reading(
     # The test server looks for an event loop when it is imported: here is one.
     from tests.poller import imap_servers  # noqa: PLC0415
 
-    if request.param == "dovecot" and (reason := imap_servers.has_dovecot()):
+    if request.param == "dovecot" and (reason := dovecot.why_not()):
         pytest.skip(reason)
     monkeypatch.setattr(mailbox, "LOOK_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr(mailbox, "BACK_OFF_SECONDS", 0.05)
@@ -141,7 +141,7 @@ async def reading(
         TENANT,
     )
     servers = {
-        "dovecot": imap_servers.dovecot,
+        "dovecot": dovecot.serving,
         "sandbox": imap_servers.sandbox,
         "aioimaplib": imap_servers.aioimaplib_server,
     }
