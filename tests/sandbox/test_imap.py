@@ -93,6 +93,12 @@ def test_every_mail_arrives_as_it_was_written_and_in_order(mailbox: Mailbox) -> 
     ]
 
 
+def test_a_mail_of_ones_own_arrives_byte_by_byte(mailbox: Mailbox) -> None:
+    raw = b"From: a\r\n\r\n" + bytes(range(256)) + b") a1 OK\r\n"
+    assert mailbox.control.post("/mails/raw", content=raw).status_code == 201
+    assert mailbox.read() == [raw]
+
+
 def test_without_a_seed_other_mails_are_written_each_time(mailbox: Mailbox) -> None:
     assert mailbox.write(count=3)[0]["messageId"] != mailbox.write(count=3)[0]["messageId"]
 

@@ -119,6 +119,10 @@ class Outside:
         )
         return list(answer.raise_for_status().json()["mails"])
 
+    async def deliver_mail(self, raw: bytes) -> None:
+        """This very mail arrives in the mailbox."""
+        (await self.http.post(f"{self.endpoints.amazon.url}/sandbox/mails/raw", content=raw)).raise_for_status()
+
     async def calls(self, operation: str, seller: str = SELLER) -> int:
         """How often Amazon was asked, whatever it answered."""
         counted: Mapping[str, Any] = (await self.http.get(f"{self.endpoints.amazon.url}/sandbox/calls")).json()

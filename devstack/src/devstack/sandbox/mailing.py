@@ -8,7 +8,7 @@ from litestar import delete, post
 from litestar.exceptions import ClientException
 from litestar.response import Response
 
-from .http import json_response
+from .http import HttpRequest, json_response
 from .mails import SORTS, generate
 from .seed import STORY
 from .state import Sandbox, log
@@ -49,9 +49,17 @@ def write_mails(data: Writing, sandbox: Sandbox) -> Response[bytes]:
     return json_response({"seed": seed, "mails": mails}, 201)
 
 
+@post("/sandbox/mails/raw")
+async def deliver_mail(request: HttpRequest, sandbox: Sandbox) -> Response[bytes]:
+    """A mail of the caller's own arrives as it is: the body of the request."""
+    uid = sandbox.mailbox.deliver(await request.body())
+    log.info("mail delivered: %s", uid)
+    return json_response({"uid": uid}, 201)
+
+
 @delete("/sandbox/mails", status_code=204, sync_to_thread=False)
 def clear_mails(sandbox: Sandbox) -> None:
     sandbox.mailbox.clear()
 
 
-ROUTES = (write_mails, clear_mails)
+ROUTES = (write_mails, deliver_mail, clear_mails)
