@@ -29,7 +29,7 @@ class Server(Protocol):
 
     port: int
 
-    def deliver(self, raw: bytes) -> None: ...
+    def deliver(self, raw: bytes, received_at: datetime | None = None) -> None: ...
     def empty(self) -> None: ...
     def renumber(self) -> None:
         """Another UIDVALIDITY, while nobody reads."""
@@ -97,8 +97,8 @@ def _set(text: str, last: int) -> set[int]:
 
 
 class _Mail(mock.Mail):  # type: ignore[misc] # it has no types
-    def __init__(self, raw: bytes) -> None:
-        super().__init__(email.message_from_bytes(raw), datetime.now(UTC))
+    def __init__(self, raw: bytes, received_at: datetime) -> None:
+        super().__init__(email.message_from_bytes(raw), received_at)
         self.raw = raw
 
     def as_bytes(self) -> bytes:
@@ -124,8 +124,8 @@ class Mock:
         found: list[Any] = self.state.mailboxes.get(self.user, {}).get("INBOX", [])
         return found
 
-    def deliver(self, raw: bytes) -> None:
-        self.state.add_mail(self.user, _Mail(raw))
+    def deliver(self, raw: bytes, received_at: datetime | None = None) -> None:
+        self.state.add_mail(self.user, _Mail(raw, received_at or datetime.now(UTC)))
         for connection in self.connections:
             if connection.transport and not connection.transport.is_closing():
                 connection.notify_new_mail(len(self._mails()))
@@ -165,8 +165,10 @@ class Sandbox:
         self.port = port
         self.mailbox = imap.Mailbox()
 
-    def deliver(self, raw: bytes) -> None:
-        self.mailbox.deliver(raw)
+    def deliver(self, raw: bytes, received_at: datetime | None = None) -> None:
+        uid = self.mailbox.deliver(raw)
+        if received_at:
+            self.mailbox.mails[uid] = imap.Mail(raw, received_at)
 
     def empty(self) -> None:
         self.mailbox.clear()
@@ -196,12 +198,13 @@ async def sandbox(authority: trustme.CA) -> AsyncIterator[Server]:
 
 
 class Wire:
-    """What lies between: it can be cut after some bytes more, or fall silent."""
+    """What lies between: it can be cut after some bytes more, or fall silent, then or at once."""
 
     def __init__(self, to_port: int) -> None:
         self.to_port = to_port
         self.port = 0
         self.cut_after: int | None = None
+        self.silent_after: int | None = None
         self.connections = 0
         self.cuts = 0
         self.flows = asyncio.Event()
@@ -231,6 +234,11 @@ class Wire:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(4096):
+                if counted and self.silent_after is not None:
+                    self.silent_after -= len(data)
+                    if self.silent_after <= 0:
+                        self.silent_after = None
+                        self.flows.clear()
                 await self.flows.wait()
                 if counted and self.cut_after is not None:
                     self.cut_after -= len(data)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -57,12 +58,14 @@ class Dovecot:
         self.port = port
         self._count = 0
 
-    def deliver(self, raw: bytes) -> None:
+    def deliver(self, raw: bytes, received_at: datetime | None = None) -> None:
         self._count += 1
         name = f"{1_700_000_000 + self._count}.{self._count}.test"
         path = self.folder / "mail" / "tmp" / name
         path.write_bytes(raw)
         os.chown(path, 65534, 65534)
+        if received_at:
+            os.utime(path, (received_at.timestamp(), received_at.timestamp()))
         path.rename(self.folder / "mail" / "new" / name)
 
     def _mails(self) -> list[Path]:
