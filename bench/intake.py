@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import msgspec
 import nats
 import trustme
@@ -28,9 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from devstack import dovecot
-from devstack.credentials import Access, put
 from devstack.dovecot import Dovecot
-from devstack.endpoints import Endpoints
+from devstack.provisioning import mailbox_account
 from devstack.sandbox.mails import SERVER, generate
 from devstack.stack import Stack
 from mail import USUAL, default, ours, seconds
@@ -41,7 +39,6 @@ from poller.mailbox import AT_ONCE
 from shared.db import Pool, open_pool
 from shared.events import MessageReceived, MessageSource
 from shared.outbox import Outbox
-from shared.settings import Secret
 
 ROUNDS = 5
 TENANTS = 40
@@ -220,7 +217,10 @@ async def latencies(stack: Stack, connection: Client) -> dict[str, tuple[float, 
     dsn = endpoints.postgres.dsns["orders"]
     outbox, pool = Outbox("orders", dsn), await open_pool(dsn, "bench")
     async with dovecot.serving(authority) as server:
-        await keep_account(endpoints, server)
+        mailbox = msgspec.structs.replace(
+            endpoints.mailbox, name=MAILBOX, port=server.port, user=dovecot.USER, password=dovecot.PASSWORD
+        )
+        await mailbox_account(msgspec.structs.replace(endpoints, mailbox=mailbox), stack._client)  # noqa: SLF001
         await stack.start("poller", {"MAILBOXES": MAILBOX, "MAILBOX_CACERT": str(cacert)})
         relay = asyncio.create_task(outbox.run(connection))
         async with idling(server, context) as heard:
@@ -244,26 +244,6 @@ async def latencies(stack: Stack, connection: Client) -> dict[str, tuple[float, 
         )
         for name, rounds in found.items()
     }
-
-
-async def keep_account(endpoints: Endpoints, server: Dovecot) -> None:
-    """Put into Vault what poller opens the mailbox with."""
-    operator = endpoints.vault.roles["operator"]
-    access = Access(
-        vault_addr=endpoints.vault.addr,
-        vault_cacert=endpoints.vault.cacert,
-        vault_role_id=operator.role_id,
-        vault_secret_id=Secret(operator.secret_id),
-    )
-    account = {
-        "host": "127.0.0.1",
-        "port": str(server.port),
-        "user": dovecot.USER,
-        "password": dovecot.PASSWORD,
-    }
-    context = ssl.create_default_context(cafile=endpoints.vault.cacert)
-    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
-        await put(client, access, f"/v1/secret/data/keybuzz/mailboxes/{MAILBOX}", account)
 
 
 async def main() -> int:

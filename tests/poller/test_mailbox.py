@@ -279,11 +279,11 @@ async def test_a_server_that_falls_silent_in_a_mail_is_left_and_nothing_is_lost(
 
 async def test_the_first_look_goes_back_fourteen_days(reading: Reading) -> None:
     now = datetime.now(UTC)
-    for number, age in enumerate((mailbox.RESCAN * 2, mailbox.RESCAN + DAY, mailbox.RESCAN - HOUR, DAY, HOUR)):
+    for number, age in enumerate((30 * DAY, 15 * DAY, 14 * DAY - HOUR, DAY, HOUR)):
         reading.server.deliver(mail(number), now - age)
     reading.start()
     await reading.has(2, 3, 4)
-    reading.server.deliver(mail(5), now - mailbox.RESCAN * 2)
+    reading.server.deliver(mail(5), now - 30 * DAY)
     await reading.has(2, 3, 4, 5)
 
 

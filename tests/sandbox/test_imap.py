@@ -65,8 +65,8 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
         folder,
         SANDBOX_MAIL_PORT=str(port),
         SANDBOX_MAIL_PASSWORD=PASSWORD,
-        SANDBOX_MAIL_CERTIFICATE=str(certificate),
-        SANDBOX_MAIL_KEY=str(key),
+        SANDBOX_MAIL_CERTIFICATE_FILE=str(certificate),
+        SANDBOX_MAIL_KEY_FILE=str(key),
     )
     server.start()
     made = Mailbox(server, port, authority)

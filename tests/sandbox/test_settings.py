@@ -91,8 +91,8 @@ def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
 MAIL = {
     "SANDBOX_MAIL_PORT": "8993",
     "SANDBOX_MAIL_PASSWORD": "a-secret-3",
-    "SANDBOX_MAIL_CERTIFICATE": "cert.pem",
-    "SANDBOX_MAIL_KEY": "key.pem",
+    "SANDBOX_MAIL_CERTIFICATE_FILE": "cert.pem",
+    "SANDBOX_MAIL_KEY_FILE": "key.pem",
 }
 
 

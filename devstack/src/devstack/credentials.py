@@ -1,8 +1,10 @@
-"""An Amazon application's credentials, brought into OpenBao with the operator's role. The local stack calls it for each
-of its two; under compose it is a job for the one that the services use: python -m devstack.credentials
+"""An Amazon application's credentials and the account of a mailbox, brought into OpenBao with the operator's role. The
+local stack calls it for each of its two applications; under compose it is a job for the one that the services use, and
+for the mailbox where MAILBOX_NAME is set: python -m devstack.credentials
 """
 
 import asyncio
+import os
 import ssl
 import sys
 import time
@@ -43,6 +45,16 @@ class Credentials(Access, frozen=True, kw_only=True):
     amazon_spapi_app_source: AppSource = "external_test"
 
 
+class MailboxAccount(Access, frozen=True, kw_only=True):
+    """What opens a mailbox."""
+
+    mailbox_name: str
+    mailbox_host: str
+    mailbox_port: str
+    mailbox_user: str
+    mailbox_password: Secret
+
+
 async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
     wanted = {
         "client_id": credentials.amazon_client_id,
@@ -51,10 +63,20 @@ async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
         "redirect_uri": credentials.amazon_redirect_uri,
         "region": credentials.amazon_region,
     }
-    await put(client, credentials, PATHS[credentials.amazon_spapi_app_source], wanted)
+    await _put(client, credentials, PATHS[credentials.amazon_spapi_app_source], wanted)
 
 
-async def put(client: httpx.AsyncClient, access: Access, path: str, wanted: Mapping[str, str]) -> None:
+async def bring_mailbox(client: httpx.AsyncClient, account: MailboxAccount) -> None:
+    wanted = {
+        "host": account.mailbox_host,
+        "port": account.mailbox_port,
+        "user": account.mailbox_user,
+        "password": account.mailbox_password.reveal(),
+    }
+    await _put(client, account, f"/v1/secret/data/keybuzz/mailboxes/{account.mailbox_name}", wanted)
+
+
+async def _put(client: httpx.AsyncClient, access: Access, path: str, wanted: Mapping[str, str]) -> None:
     """Make a secret what it should be; no new version when it is that already."""
     addr = access.vault_addr
     login = await _vault(
@@ -94,6 +116,8 @@ async def _main() -> None:
     context = ssl.create_default_context(cafile=credentials.vault_cacert)
     async with httpx.AsyncClient(verify=context, trust_env=False, timeout=5) as client:
         await bring(client, credentials)
+        if os.environ.get("MAILBOX_NAME"):
+            await bring_mailbox(client, load(MailboxAccount))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .secrets import AppRole, Secrets
 from .state import write_private
 
 HOST = "127.0.0.1"
+MAILBOX = "inbound"
 PRODUCT_ROLES = ("product", "product_reader")
 TENANTS = ("kbz-001", "kbz-002", "kbz-003", "kbz-004", "ecomlg-001", "tenant_test_dev")
 
@@ -121,7 +122,7 @@ def describe(state: Path, ports: PortOf, secrets: Secrets, cacert: Path) -> Endp
             },
         ),
         mailbox=Mailbox(
-            name="inbound",
+            name=MAILBOX,
             host=HOST,
             port=ports["sandbox-mail"],
             user=imap.USER,

@@ -54,16 +54,19 @@ async def streams(endpoints: Endpoints) -> None:
 async def mailbox_account(endpoints: Endpoints, client: httpx.AsyncClient) -> None:
     """What poller opens the mailbox with."""
     mailbox, operator = endpoints.mailbox, endpoints.vault.roles["operator"]
-    await credentials.put(
+    await credentials.bring_mailbox(
         client,
-        credentials.Access(
+        credentials.MailboxAccount(
             vault_addr=endpoints.vault.addr,
             vault_cacert=endpoints.vault.cacert,
             vault_role_id=operator.role_id,
             vault_secret_id=Secret(operator.secret_id),
+            mailbox_name=mailbox.name,
+            mailbox_host=mailbox.host,
+            mailbox_port=str(mailbox.port),
+            mailbox_user=mailbox.user,
+            mailbox_password=Secret(mailbox.password),
         ),
-        f"/v1/secret/data/keybuzz/mailboxes/{mailbox.name}",
-        {"host": mailbox.host, "port": str(mailbox.port), "user": mailbox.user, "password": mailbox.password},
     )
 
 

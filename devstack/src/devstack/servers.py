@@ -137,8 +137,8 @@ def sandbox(state: Path, ports: Ports, secrets: Secrets, client: httpx.AsyncClie
         "SANDBOX_LOGIN_URI": login_uri(ports),
         "SANDBOX_MAIL_PORT": str(ports["sandbox-mail"]),
         "SANDBOX_MAIL_PASSWORD": secrets.mailbox_password,
-        "SANDBOX_MAIL_CERTIFICATE": str(tls / "cert.pem"),
-        "SANDBOX_MAIL_KEY": str(tls / "key.pem"),
+        "SANDBOX_MAIL_CERTIFICATE_FILE": str(tls / "cert.pem"),
+        "SANDBOX_MAIL_KEY_FILE": str(tls / "key.pem"),
     }
     if speed is not None:
         environment["SANDBOX_CLOCK_SPEED"] = f"{speed:g}"

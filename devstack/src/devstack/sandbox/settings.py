@@ -94,7 +94,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 
 def _mail_server(values: Mapping[str, str]) -> MailServer | None:
     """SANDBOX_MAIL_…, all of them or none."""
-    names = ("MAIL_PORT", "MAIL_PASSWORD", "MAIL_CERTIFICATE", "MAIL_KEY")
+    names = ("MAIL_PORT", "MAIL_PASSWORD", "MAIL_CERTIFICATE_FILE", "MAIL_KEY_FILE")
     missing = [f"SANDBOX_{name}" for name in names if name not in values]
     if len(missing) == len(names):
         return None
@@ -103,8 +103,8 @@ def _mail_server(values: Mapping[str, str]) -> MailServer | None:
     return MailServer(
         port=int(_number("SANDBOX_MAIL_PORT", values["MAIL_PORT"], r"[0-9]{1,5}", 65_535)),
         password=values["MAIL_PASSWORD"],
-        certificate=Path(values["MAIL_CERTIFICATE"]),
-        key=Path(values["MAIL_KEY"]),
+        certificate=Path(values["MAIL_CERTIFICATE_FILE"]),
+        key=Path(values["MAIL_KEY_FILE"]),
     )
 
 
