@@ -1,7 +1,10 @@
 """From a buyer's mail in the mailbox to a ticket, over real processes, TLS and the account in Vault."""
 
+import asyncio
+import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -151,3 +154,26 @@ async def test_while_vault_is_away_poller_is_not_ready_and_goes_on_with_mails_af
     [_] = await eventually("its event", lambda: told_of(outside, mail.expected.message_id))
     await running.start("openbao")
     await eventually("poller ready", missing, lambda missing: missing == [])
+
+
+async def test_a_person_lets_buyers_write_by_a_command(running: Stack, outside: Outside) -> None:
+    async def command(*arguments: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "devstack", "mails", *arguments, "--state", str(running.folder)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode, said.decode()
+
+    email = (await outside.inbound_address(TENANT))["email"]
+    code, said = await command(TENANT, "--count", "2", "--sort", "buyer", "--sort", "files", "--seed", "51")
+    *lines, last = said.splitlines()
+    assert (code, [line.split()[1] for line in lines], last) == (0, ["buyer", "files"], f"2 to {email}")
+    for line in lines:
+        [_] = await eventually("its event", partial(told_of, outside, line.split()[-1]))
+
+    code, said = await command("kbz-004")
+    assert (code, "kbz-004 has no address" in said) == (1, True)
+    code, said = await command(TENANT, "--sort", "nothing like it")
+    assert (code, "html only" in said) == (2, True)

@@ -17,6 +17,7 @@ from . import compose, contracts, demo, endpoints, permissions, terminal
 from .endpoints import Endpoints
 from .errors import StackError
 from .outside import Outside
+from .sandbox.mails import SORTS
 from .stack import Stack
 
 
@@ -57,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     mails.add_argument(
         "--sort",
         action="append",
-        help="as 'files' or 'return'; more than one take turns (buyer); a wrong one lists all",
+        choices=SORTS,
+        metavar="SORT",
+        help="as 'files' or 'return'; more than one take turns (buyer); a wrong one is answered with all",
     )
     mails.add_argument("--seed", type=int, metavar="N", help="the same seed writes the same mails (a new one)")
     mails.add_argument("--state", type=Path, default=Path(".local"), metavar="DIR", help="as for up (.local)")
@@ -97,7 +100,9 @@ async def _write_mails(args: argparse.Namespace) -> None:
     async with Outside(_running(args.state)) as outside:
         try:
             to = args.recipient
-            recipient = to if "@" in to else (await outside.inbound_address(to))["email"]
+            recipient = to if "@" in to else (await outside.inbound_address(to)).get("email")
+            if recipient is None:
+                raise StackError(f"{to} has no address: publish tenant.created, or POST /api/v1/tenants/sync, first.")
             mails = await outside.write_mails(recipient, **wanted)
         except httpx.HTTPStatusError as error:
             raise StackError(f"{error.request.url} answered {error.response.text}") from error

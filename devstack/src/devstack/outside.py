@@ -107,10 +107,10 @@ class Outside:
         return list(answer.raise_for_status().json()["tickets"])
 
     async def inbound_address(self, tenant: str, country: str = "FR") -> dict[str, Any]:
-        """Where mails to a tenant go: email, and whether one has arrived (status)."""
+        """Where mails to a tenant go: email, and whether one has arrived (status); empty while there is none."""
         answer = await self.ask("tenant-sync", "GET", f"/api/v1/tenants/status/{tenant}")
         addresses: list[dict[str, Any]] = answer.raise_for_status().json()["inboundAddresses"]
-        return next(address for address in addresses if address["country"] == country)
+        return next((address for address in addresses if address["country"] == country), {})
 
     async def write_mails(self, recipient: str, **wanted: Any) -> list[dict[str, Any]]:
         """Buyers write to an address: mails of the sandbox arrive in the mailbox (devstack/sandbox/mailing.py)."""
