@@ -2,8 +2,10 @@
 whole stack in containers.
 """
 
+import asyncio
 import json
 import re
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +21,7 @@ from devstack import compose, endpoints
 from devstack.endpoints import Endpoints
 from devstack.outside import Outside, eventually
 from devstack.ports import Ports
+from devstack.sandbox import imap, mails
 from shared.topology import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +202,30 @@ def test_amazons_stand_in_sends_sellers_to_oauth(services: dict[str, Any]) -> No
     assert environment["SANDBOX_LOGIN_URI"] == f"http://127.0.0.1:{port}/api/v1/marketplaces/amazon/oauth/login"
 
 
+async def test_poller_reads_the_mailbox_of_amazons_stand_in(services: dict[str, Any]) -> None:
+    poller, sandbox, job = (services[name]["environment"] for name in ("poller", "sandbox", "amazon-credentials"))
+    assert poller["MAILBOXES"] == job["MAILBOX_NAME"] == "inbound"
+    assert poller["MAIL_AUTHSERV_ID"] == mails.SERVER
+    assert (job["MAILBOX_HOST"], job["MAILBOX_USER"]) == ("sandbox", imap.USER)
+    assert (job["MAILBOX_PORT"], job["MAILBOX_PASSWORD"]) == (
+        sandbox["SANDBOX_MAIL_PORT"],
+        sandbox["SANDBOX_MAIL_PASSWORD"],
+    )
+    mounted = {
+        volume["target"]: volume["source"] for name in ("poller", "sandbox") for volume in services[name]["volumes"]
+    }
+    listener = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    files = (mounted[sandbox[f"SANDBOX_MAIL_{name}_FILE"]] for name in ("CERTIFICATE", "KEY"))
+    listener.load_cert_chain(*files)
+    trusting = ssl.create_default_context(cafile=mounted[poller["MAILBOX_CACERT"]])
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=listener)
+    async with server:
+        _, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=trusting, server_hostname=job["MAILBOX_HOST"]
+        )
+        writer.close()
+
+
 def test_a_service_gets_the_passwords_of_its_own_users_only(written: dict[str, Any]) -> None:
     for name in SERVICES:
         own = name.replace("-", "_").upper()
@@ -244,3 +271,5 @@ async def test_in_containers_all_services_are_ready_and_the_story_holds(running:
         assert "is connected" in page.text
         await eventually("95 orders", lambda: outside.orders("ecomlg-001"), lambda orders: len(orders) == 95)
         await eventually("3 tickets", lambda: outside.tickets("ecomlg-001"), lambda tickets: len(tickets) == 3)
+        await outside.write_mails((await outside.inbound_address("ecomlg-001"))["email"], orderIds=[])
+        await eventually("a ticket by mail", lambda: outside.tickets("ecomlg-001", channel="email"))

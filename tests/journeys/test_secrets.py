@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
 import asyncpg
@@ -22,6 +23,7 @@ import pytest
 from devstack.errors import StackError
 from devstack.outside import SELLER, Outside, eventually
 from devstack.sandbox.client import approve
+from devstack.sandbox.mails import SERVER
 from devstack.stack import Stack
 from poller import mock
 from poller.domain import Lease
@@ -49,6 +51,8 @@ class Run:
     def __init__(self, stack: Stack, outside: Outside) -> None:
         self.stack, self.outside = stack, outside
         self.secrets, self.personal = Hidden(), Hidden()
+        self.mails, self.held = Hidden(), Hidden()
+        """What the mails say that became tickets, and what those say that nobody let in."""
         self.answers: list[tuple[str, str]] = []
         self.sellers = {TENANT: SELLER}
         self.wires: dict[str, Wire] = {}
@@ -198,6 +202,7 @@ def _know_the_secrets_of(run: Run) -> None:
         "client secret": {source: app.client_secret for source, app in made.amazon_apps().items()},
         "JWT secret": {"": made.jwt_secret},
         "internal key": {"": made.internal_key},
+        "password of the mailbox": {"": made.mailbox_password},
     }
     for kind, values in kinds.items():
         for value in values.values():
@@ -210,6 +215,7 @@ async def _tell(run: Run) -> None:
     await _learn_personal_data(run)
     await _consents(run)
     await _orders_and_messages(run)
+    await _mails(run)
     await _wrong_client_secret(run)
     await _bad_credentials(run)
     await _servers_away(run)
@@ -284,6 +290,100 @@ async def _orders_and_messages(run: Run) -> None:
         ("oauth", "GET", f"{API}/history", None),
     ):
         assert (await outside.ask(service, method, path, tenant=TENANT, json=body)).is_success
+
+
+def _mail(run: Run, to: str, known_to: Hidden, *, server: str = SERVER) -> tuple[str, bytes]:
+    """A mail in which every word is its own: its Message-ID, and all of it. What it says is known to the personal data
+    and to those; who sends it to the personal data only, since the quarantine shows it.
+    """
+    words = {kind: secrets.token_hex(12) for kind in ("name", "alias", "subject", "text", "HTML", "file name", "file")}
+    for kind, word in words.items():
+        for hidden in (run.personal,) if kind in {"name", "alias"} else (run.personal, known_to):
+            hidden.add(f"{kind} of a mail", word)
+    message_id = f"{secrets.token_hex(6)}@mail.test"
+    return message_id, (
+        f"Delivered-To: {to}\r\nAuthentication-Results: {server}; dkim=pass header.d=marketplace.amazon.fr\r\n"
+        f"From: {words['name']} <{words['alias']}@marketplace.amazon.fr>\r\nTo: <{to}>\r\n"
+        f"Subject: {words['subject']}\r\nMessage-ID: <{message_id}>\r\n"
+        "X-Space-Notification-Type: BBC_MESSAGE_SENT_TO_MERCHANT\r\n"
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+        "--b\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n"
+        f"--c\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{words['text']}\r\n"
+        f"--c\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>{words['HTML']}</p>\r\n--c--\r\n--b\r\n"
+        f'Content-Type: application/pdf\r\nContent-Disposition: attachment; filename="{words["file name"]}.pdf"\r\n'
+        f"Content-Transfer-Encoding: base64\r\n\r\n{base64.b64encode(words['file'].encode()).decode()}\r\n--b--\r\n"
+    ).encode()
+
+
+async def _mails(run: Run) -> None:
+    """Taken in, held back, refused by the database, let in after all, dropped; and a mailbox that does not open."""
+    outside, address = run.outside, (await run.outside.inbound_address(TENANT))["email"]
+    taken = [_mail(run, address, run.mails), _mail(run, address, run.mails)]
+    refused = _mail(run, address, run.held)
+    forged = _mail(run, address, run.held, server="mx.forged.test")
+    let_in, dropped = _mail(run, "nobody@inbound.test", run.mails), _mail(run, "nobody@inbound.test", run.held)
+    conn = await asyncpg.connect(run.stack.endpoints.postgres.dsns["poller_owner"])
+    await conn.execute(f"ALTER TABLE external_messages ADD CONSTRAINT planted CHECK (external_id <> '{refused[0]}')")
+    for _, raw in (taken[0], refused, forged, let_in, dropped, taken[1]):
+        await outside.deliver_mail(raw)
+
+    async def arrived() -> list[dict[str, Any]]:
+        return await outside.tickets(TENANT, channel="email")
+
+    await eventually("two tickets", arrived, lambda tickets: len(tickets) == 2)
+    await conn.execute("ALTER TABLE external_messages DROP CONSTRAINT planted")
+    await conn.close()
+    admin = {"Authorization": f"Bearer {outside.endpoints.tokens.admin}", "X-Tenant-Id": TENANT}
+    quarantine = f"{outside.endpoints.services['poller']}/api/v1/quarantine"
+    held = {
+        mail["headers"]["Message-ID"][0]: mail
+        for mail in (await outside.http.get(quarantine, headers=admin)).json()["mails"]
+    }
+    assert {message_id.strip("<>"): mail["reason"] for message_id, mail in held.items()} == {
+        refused[0]: "UNREADABLE",
+        forged[0]: "NOT_FROM_AMAZON",
+        let_in[0]: "UNKNOWN_RECIPIENT",
+        dropped[0]: "UNKNOWN_RECIPIENT",
+    }
+    for (message_id, _), decision, body, status in (
+        (let_in, "release", None, 409),
+        (let_in, "release", {"tenantId": TENANT}, 200),
+        (dropped, "drop", None, 200),
+        (dropped, "release", None, 409),
+    ):
+        url = f"{quarantine}/{held[f'<{message_id}>']['id']}/{decision}"
+        answer = await outside.http.post(url, headers=admin, json=body)
+        assert answer.status_code == status, answer.text
+    tickets = await eventually("three tickets", arrived, lambda tickets: len(tickets) == 3)
+    await _mailbox_does_not_open(run, admin)
+    for ticket in tickets:
+        path = f"/api/v1/tickets/{ticket['id']}"
+        [message] = (await outside.ask("poller", "GET", path, tenant=TENANT)).json()["messages"]
+        [file] = message["attachments"]
+        assert (await outside.ask("poller", "GET", f"{path}/attachments/{file['id']}", tenant=TENANT)).is_success
+
+
+async def _mailbox_does_not_open(run: Run, admin: dict[str, str]) -> None:
+    operator, mailbox = operator_vault(run.stack), run.stack.endpoints.mailbox
+    path = f"keybuzz/mailboxes/{mailbox.name}"
+    right = await operator.read(path)
+    assert right is not None
+    wrong = right | {"password": f"k{secrets.token_hex(24)}"}
+    run.secrets.add("password of the mailbox", wrong["password"])
+    url = f"{run.outside.endpoints.services['poller']}/api/v1/poller/status"
+
+    async def opens() -> bool:
+        [state] = (await run.outside.http.get(url, headers=admin)).json()["mailboxes"]
+        return state["lastError"] is None
+
+    async def refuses() -> bool:
+        return not await opens()
+
+    for account, expected in ((wrong, refuses), (right, opens)):
+        await operator.write(path, account)
+        await run.stack.stop("poller")
+        await run.start("poller")
+        await eventually("the mailbox's state", expected)
 
 
 async def _wrong_client_secret(run: Run) -> None:
@@ -397,6 +497,7 @@ async def _ends(run: Run) -> None:
         ("internal key", 5),
         ("password of PostgreSQL", 11),
         ("password of NATS", 7),
+        ("password of the mailbox", 2),
     ],
 )
 def test_the_run_used_secrets_of_every_kind(told: Run, kind: str, at_least: int) -> None:
@@ -411,6 +512,19 @@ async def test_no_secret_is_in(told: Run, place: str) -> None:
 @pytest.mark.parametrize("place", ["logs", "streams"])
 async def test_no_personal_data_is_in(told: Run, place: str) -> None:
     assert found(told.personal, (await told.places())[place]) == set()
+
+
+async def test_what_a_mail_says_is_told_by_its_ticket_only(told: Run) -> None:
+    by_tickets = [answer for answer in told.answers if "/api/v1/tickets" in answer[0]]
+    kinds = {kind for _, kind in found(told.mails, by_tickets)}
+    assert kinds == {f"{kind} of a mail" for kind in ("subject", "text", "file name", "file")}
+    assert found(told.mails, [answer for answer in told.answers if answer not in by_tickets]) == set()
+
+
+async def test_what_a_held_mail_says_is_told_by_nobody(told: Run) -> None:
+    assert found(told.held, told.answers) == set()
+    by_quarantine = [answer for answer in told.answers if "/api/v1/quarantine" in answer[0]]
+    assert {kind for _, kind in found(told.personal, by_quarantine)} == {"name of a mail", "alias of a mail"}
 
 
 def found(hidden: Hidden, texts: list[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -452,6 +566,7 @@ def test_the_search_knows_what_went_over_the_wires(told: Run) -> None:
         "access token",
         "authorization code",
         "client secret",
+        "password of the mailbox",
         "refresh token",
         "secret id of Vault",
         "token of Vault",
@@ -485,3 +600,16 @@ async def test_the_search_finds_what_is_planted_in_every_place(told: Run) -> Non
         "rows": {"orders.inbox", "poller.outbox"},
         "answers": {f"GET {seller.request.url}"},
     }
+
+
+async def test_the_search_finds_what_of_a_mail_is_planted(told: Run) -> None:
+    word, other = (min(told.held.of_kind[f"{kind} of a mail"]) for kind in ("subject", "text"))
+    with (told.stack.logs / "poller.log").open("a") as log:
+        log.write(f'{{"event":"planted","headers":"Subject: {word}"}}\n')
+    await told.outside.publish_as_operator("message.planted", {"text": other[2:20]})
+    seller = await told.outside.http.get(f"{told.amazon.url}/sandbox/sellers/{word}/orders")
+    assert seller.status_code == 404
+    places = await told.places()
+    assert found(told.personal, places["logs"]) == {("poller.log", "subject of a mail")}
+    assert found(told.personal, places["streams"]) == {("MESSAGE message.planted", "text of a mail")}
+    assert found(told.held, places["answers"]) == {(f"GET {seller.request.url}", "subject of a mail")}

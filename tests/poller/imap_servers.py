@@ -1,12 +1,9 @@
-"""Mail servers of the tests' own: Dovecot, and the test server of aioimaplib with what it lacks; and a wire to cut."""
+"""The sandbox's mailbox alone, and the test server of aioimaplib with what it lacks; and a wire to cut."""
 
 import asyncio
 import contextlib
 import email
-import os
 import re
-import shutil
-import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
@@ -18,41 +15,10 @@ from typing import Any, Protocol
 import trustme
 from aioimaplib import imap_testing_server as mock
 
-USER, PASSWORD = "inbound", 'secret "and" \\ quoted'
-DOVECOT = shutil.which("dovecot") or "/usr/sbin/dovecot"
-CONFIG = """\
-protocols = imap
-listen = 127.0.0.1
-base_dir = {folder}/run
-log_path = {folder}/log
-mail_location = maildir:{folder}/mail
-mailbox_idle_check_interval = 1 s
-ssl = required
-ssl_cert = <{folder}/cert.pem
-ssl_key = <{folder}/key.pem
-passdb {{
-  driver = passwd-file
-  args = {folder}/users
-}}
-userdb {{
-  driver = static
-  args = uid=65534 gid=65534 home={folder}/home
-}}
-first_valid_uid = 1
-service anvil {{
-  chroot =
-}}
-service imap-login {{
-  chroot =
-  inet_listener imap {{
-    port = 0
-  }}
-  inet_listener imaps {{
-    port = {port}
-    ssl = yes
-  }}
-}}
-"""
+from devstack.dovecot import PASSWORD, USER
+from devstack.ports import free_port
+from devstack.sandbox import imap
+from devstack.sandbox.settings import MailServer
 
 # Its own knows neither the comma of a set nor a partial fetch.
 mock.command_re = re.compile(rb"((DONE)|(?P<tag>\w+) (?P<cmd>\w+)( .*)?$)")
@@ -63,82 +29,13 @@ class Server(Protocol):
 
     port: int
 
-    def deliver(self, raw: bytes) -> None: ...
+    def deliver(self, raw: bytes, received_at: datetime | None = None) -> None: ...
     def empty(self) -> None: ...
     def renumber(self) -> None:
         """Another UIDVALIDITY, while nobody reads."""
 
     def seen(self) -> bool: ...
     def kept(self) -> int: ...
-
-
-class Dovecot:
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder = folder
-        self.port = port
-        self._count = 0
-
-    def deliver(self, raw: bytes) -> None:
-        self._count += 1
-        name = f"{1_700_000_000 + self._count}.{self._count}.test"
-        path = self.folder / "mail" / "tmp" / name
-        path.write_bytes(raw)
-        os.chown(path, 65534, 65534)
-        path.rename(self.folder / "mail" / "new" / name)
-
-    def _mails(self) -> list[Path]:
-        return [path for sub in ("new", "cur") for path in (self.folder / "mail" / sub).iterdir()]
-
-    def empty(self) -> None:
-        for path in self._mails():
-            path.unlink()
-
-    def renumber(self) -> None:
-        for path in (self.folder / "mail").glob("dovecot.index*"):
-            path.unlink()
-        listed = self.folder / "mail" / "dovecot-uidlist"
-        listed.write_text(re.sub(r"\bV(\d+)", lambda found: f"V{int(found[1]) + 1}", listed.read_text(), count=1))
-
-    def seen(self) -> bool:
-        return any("S" in path.name.partition(":2,")[2] for path in self._mails())
-
-    def kept(self) -> int:
-        return len(self._mails())
-
-
-@asynccontextmanager
-async def dovecot(authority: trustme.CA) -> AsyncIterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="dovecot-"))  # short, for its sockets, and for its user to enter
-    folder.chmod(0o755)  # noqa: ASYNC240 - a test may wait for its disk
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for sub in ("mail/new", "mail/cur", "mail/tmp", "home"):
-        (folder / sub).mkdir(parents=True)
-    for path in (folder / "mail", folder / "mail/new", folder / "mail/cur", folder / "mail/tmp", folder / "home"):
-        os.chown(path, 65534, 65534)
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    (folder / "users").write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
-    (folder / "dovecot.conf").write_text(CONFIG.format(folder=folder, port=port))
-    process = await asyncio.create_subprocess_exec(DOVECOT, "-F", "-c", folder / "dovecot.conf")
-    try:
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except OSError:
-                    assert process.returncode is None, (folder / "log").read_text()
-                    await asyncio.sleep(0.05)
-                else:
-                    writer.close()
-                    break
-        yield Dovecot(folder, port)
-    finally:
-        process.terminate()
-        await process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Connection(mock.ImapProtocol):  # type: ignore[misc] # it has no types
@@ -200,8 +97,8 @@ def _set(text: str, last: int) -> set[int]:
 
 
 class _Mail(mock.Mail):  # type: ignore[misc] # it has no types
-    def __init__(self, raw: bytes) -> None:
-        super().__init__(email.message_from_bytes(raw), datetime.now(UTC))
+    def __init__(self, raw: bytes, received_at: datetime) -> None:
+        super().__init__(email.message_from_bytes(raw), received_at)
         self.raw = raw
 
     def as_bytes(self) -> bytes:
@@ -227,8 +124,8 @@ class Mock:
         found: list[Any] = self.state.mailboxes.get(self.user, {}).get("INBOX", [])
         return found
 
-    def deliver(self, raw: bytes) -> None:
-        self.state.add_mail(self.user, _Mail(raw))
+    def deliver(self, raw: bytes, received_at: datetime | None = None) -> None:
+        self.state.add_mail(self.user, _Mail(raw, received_at or datetime.now(UTC)))
         for connection in self.connections:
             if connection.transport and not connection.transport.is_closing():
                 connection.notify_new_mail(len(self._mails()))
@@ -263,13 +160,51 @@ async def aioimaplib_server(authority: trustme.CA) -> AsyncIterator[Server]:
         await listening.wait_closed()
 
 
+class Sandbox:
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.mailbox = imap.Mailbox()
+
+    def deliver(self, raw: bytes, received_at: datetime | None = None) -> None:
+        uid = self.mailbox.deliver(raw)
+        if received_at:
+            self.mailbox.mails[uid] = imap.Mail(raw, received_at)
+
+    def empty(self) -> None:
+        self.mailbox.clear()
+
+    def renumber(self) -> None:
+        self.mailbox.uid_validity += 1
+
+    def seen(self) -> bool:
+        """There are no flags."""
+        return False
+
+    def kept(self) -> int:
+        return len(self.mailbox.mails)
+
+
+@asynccontextmanager
+async def sandbox(authority: trustme.CA) -> AsyncIterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = Path(folder) / "key.pem", Path(folder) / "cert.pem"
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        made = Sandbox(free_port())
+        settings = MailServer(port=made.port, password=PASSWORD, certificate=certificate, key=key)
+        async with imap.serving(made.mailbox, "127.0.0.1", settings):
+            yield made
+
+
 class Wire:
-    """What lies between: it can be cut after some bytes more, or fall silent."""
+    """What lies between: it can be cut after some bytes more, or fall silent, then or at once."""
 
     def __init__(self, to_port: int) -> None:
         self.to_port = to_port
         self.port = 0
         self.cut_after: int | None = None
+        self.silent_after: int | None = None
         self.connections = 0
         self.cuts = 0
         self.flows = asyncio.Event()
@@ -299,6 +234,11 @@ class Wire:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(4096):
+                if counted and self.silent_after is not None:
+                    self.silent_after -= len(data)
+                    if self.silent_after <= 0:
+                        self.silent_after = None
+                        self.flows.clear()
                 await self.flows.wait()
                 if counted and self.cut_after is not None:
                     self.cut_after -= len(data)
@@ -327,10 +267,3 @@ async def wire(to_port: int) -> AsyncIterator[Wire]:
         listening.close()
         await made.close()
         await listening.wait_closed()
-
-
-def has_dovecot() -> str | None:
-    """Why not."""
-    if not Path(DOVECOT).exists() or not Path("/usr/lib/dovecot/imap").exists():
-        return "Dovecot is not installed (apt-get install dovecot-imapd)"
-    return None if os.geteuid() == 0 else "Dovecot needs root, to serve as another user"

@@ -118,7 +118,7 @@ async def test_once_brings_what_buyers_wrote_to_a_stand_in_and_says_that_it_is_o
 
 
 async def test_once_without_a_source_of_messages_says_why_and_fails(stack: Stack, pool: Pool) -> None:
-    code, said = await once(stack, pool, AMAZON_USE_MOCK="false")
+    code, said = await once(stack, pool, AMAZON_USE_MOCK="false", MAILBOXES="")
     assert code == 1
     assert "AMAZON_USE_MOCK" in said
     assert "no source of messages" in said

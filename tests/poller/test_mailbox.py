@@ -1,14 +1,17 @@
-"""Mailboxes on real servers: Dovecot, and the test server of aioimaplib, both over TLS."""
+"""Mailboxes on real servers, over TLS: Dovecot, the sandbox's, and the test server of aioimaplib."""
 
 import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
+from devstack import dovecot
+from devstack.sandbox import imap as sandbox
 from devstack.stack import Stack
 from poller import imap, mailbox, queries
 from poller.intake import Intake
@@ -22,6 +25,7 @@ from tests.poller.conftest import TENANT, eventually
 if TYPE_CHECKING:
     from tests.poller.imap_servers import Server, Wire
 
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ADDRESS = "kbz-001.fr@inbound.keybuzz.io"
 
 
@@ -45,6 +49,8 @@ class Reading:
         self.server, self.wire, self.pool = server, wire, pool
         self.name = new_id("box")
         self.taken: list[tuple[int, int]] = []
+        self.notes: list[str] = []
+        """What stood in the mailbox's row as its error, one after another."""
         self._intake = Intake(pool, outbox, "mx.test")
         self._stack = stack
         self._vault = Vault(settings_of(AmazonSettings, stack, "poller"))
@@ -52,9 +58,8 @@ class Reading:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def store(self, authority: trustme.CA | None, **changes: str | None) -> None:
-        from tests.poller.imap_servers import PASSWORD, USER  # noqa: PLC0415 - see the fixture
-
-        secret = {"host": "127.0.0.1", "port": str(self.wire.port), "user": USER, "password": PASSWORD} | changes
+        user, password = dovecot.USER, dovecot.PASSWORD
+        secret = {"host": "127.0.0.1", "port": str(self.wire.port), "user": user, "password": password} | changes
         secret = {key: value for key, value in secret.items() if value is not None}
         await operator_vault(self._stack).write(f"keybuzz/mailboxes/{self.name}", secret)
         if authority:
@@ -99,9 +104,10 @@ class Reading:
         await eventually(holds)
 
     async def failing(self, words: str) -> None:
+        """Its row says so, or has said so."""
+
         async def holds() -> bool:
-            row = await self.row()
-            return row is not None and words in (row["last_error"] or "")
+            return any(words in note for note in self.notes)
 
         await eventually(holds)
 
@@ -111,7 +117,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(params=["dovecot", "aioimaplib"])
+@pytest.fixture(params=["dovecot", "sandbox", "aioimaplib"])
 async def reading(
     request: pytest.FixtureRequest,
     stack: Stack,
@@ -119,11 +125,14 @@ async def reading(
     outbox: Outbox,
     authority: trustme.CA,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> AsyncIterator[Reading]:
+    """At the end, whatever went wrong, no log has anything that a mail says."""
     # The test server looks for an event loop when it is imported: here is one.
     from tests.poller import imap_servers  # noqa: PLC0415
 
-    if request.param == "dovecot" and (reason := imap_servers.has_dovecot()):
+    if request.param == "dovecot" and (reason := dovecot.why_not()):
         pytest.skip(reason)
     monkeypatch.setattr(mailbox, "LOOK_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr(mailbox, "BACK_OFF_SECONDS", 0.05)
@@ -134,8 +143,12 @@ async def reading(
         ADDRESS,
         TENANT,
     )
-    serve = imap_servers.dovecot if request.param == "dovecot" else imap_servers.aioimaplib_server
-    async with serve(authority) as server, imap_servers.wire(server.port) as wire:
+    servers = {
+        "dovecot": dovecot.serving,
+        "sandbox": imap_servers.sandbox,
+        "aioimaplib": imap_servers.aioimaplib_server,
+    }
+    async with servers[request.param](authority) as server, imap_servers.wire(server.port) as wire:
         made = Reading(stack, pool, outbox, server, wire)
         take_batch = vars(mailbox)["take_batch"]
 
@@ -143,10 +156,19 @@ async def reading(
             await take_batch(intake, lease, uid_validity, mails)
             made.taken.extend((uid_validity, each.uid) for each in mails)
 
+        noting = vars(mailbox)["_note"]
+
+        async def note(intake: Intake, lease: Any, error: str | None) -> None:
+            await noting(intake, lease, error)
+            made.notes.append((await made.row())["last_error"] or "")
+
         monkeypatch.setattr(mailbox, "take_batch", take)
+        monkeypatch.setattr(mailbox, "_note", note)
         await made.store(authority)
         yield made
         await made.stop()
+    logged = "".join(capsys.readouterr()) + caplog.text
+    assert [words for words in ("Where is it", "Mail ", "buyer", "Claire", "yyyy") if words in logged] == []
 
 
 async def test_mails_from_before_and_during_idle_are_taken_in_order_and_left_as_they_are(reading: Reading) -> None:
@@ -231,6 +253,86 @@ async def test_a_batch_is_stored_before_the_connection_breaks_in_the_next(
     reading.start()
     await reading.has(*range(4))
     assert (reading.wire.cuts, len(reading.taken)) == (1, 4)
+
+
+async def test_a_server_that_falls_silent_in_a_mail_is_left_and_nothing_is_lost(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imap, "SILENCE_SECONDS", 0.5)
+    for number in range(4):
+        reading.server.deliver(mail(number, padding=300_000))
+    reading.wire.silent_after = 700_000
+    reading.start()
+    await reading.failing("did not answer in time")
+    monkeypatch.setattr(imap, "SILENCE_SECONDS", 20)
+    reading.wire.flows.set()
+    await reading.has(*range(4))
+    assert reading.wire.connections >= 2
+    assert len(reading.taken) == 4
+
+
+async def test_the_first_look_goes_back_fourteen_days(reading: Reading) -> None:
+    now = datetime.now(UTC)
+    for number, age in enumerate((30 * DAY, 15 * DAY, 14 * DAY - HOUR, DAY, HOUR)):
+        reading.server.deliver(mail(number), now - age)
+    reading.start()
+    await reading.has(2, 3, 4)
+    reading.server.deliver(mail(5), now - 30 * DAY)
+    await reading.has(2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("reading", ["sandbox"], indirect=True)
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_a_server_that_says_goodbye_is_left_at_once(reading: Reading, hangs_up: bool) -> None:
+    reading.server.deliver(mail(1))
+    reading.start()
+    await reading.has(1)
+    await reading.idle()
+    server: Any = reading.server
+    [session] = server.mailbox.sessions
+    session.writer.write(b"* BYE going down\r\n")
+    if hangs_up:
+        session.writer.close()
+    await reading.failing("ended the connection")
+    reading.server.deliver(mail(2))
+    await reading.has(1, 2)
+    assert reading.wire.connections == 2
+
+
+@pytest.mark.parametrize("reading", ["sandbox"], indirect=True)
+async def test_a_server_that_greets_with_goodbye_is_asked_again(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sandbox.Session.run
+
+    async def refuse(session: sandbox.Session) -> None:
+        monkeypatch.setattr(sandbox.Session, "run", run)
+        session.writer.write(b"* BYE too many connections\r\n")
+        await session.writer.drain()
+
+    monkeypatch.setattr(sandbox.Session, "run", refuse)
+    reading.server.deliver(mail(1))
+    reading.start()
+    await reading.has(1)
+    assert reading.wire.connections == 2
+
+
+@pytest.mark.parametrize("reading", ["sandbox"], indirect=True)
+async def test_a_server_that_ends_an_idle_by_itself_is_asked_again(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = sandbox.Session._idle
+
+    async def end(session: sandbox.Session) -> None:
+        monkeypatch.setattr(sandbox.Session, "_idle", idle)
+        session.writer.write(b"+ idling\r\n")
+
+    monkeypatch.setattr(sandbox.Session, "_idle", end)
+    reading.start()
+    await reading.failing("ended an IDLE by itself")
+    reading.server.deliver(mail(1))
+    await reading.has(1)
+    assert reading.wire.connections == 2
 
 
 async def test_a_mailbox_emptied_while_it_is_read_is_no_failure(

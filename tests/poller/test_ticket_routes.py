@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from devstack.stack import Stack
 from poller import mock, ticket_queries, tickets
-from poller.domain import IncomingMessage
+from poller.domain import Incoming, IncomingMessage
 from poller.mail import Attachment
 from poller.routes import ROUTES, disposition
 from poller.settings import PollerSettings
@@ -41,7 +41,7 @@ async def http(stack: Stack, pool: Pool, outbox: Outbox, settings: PollerSetting
 async def take(pool: Pool, outbox: Outbox, *messages: IncomingMessage) -> None:
     async with pool.acquire() as conn, conn.transaction():
         for each in messages:
-            await tickets.take(conn, outbox, TENANT, "AMAZON", each)
+            await tickets.take_all(conn, outbox, [Incoming(TENANT, "AMAZON", each)])
 
 
 async def found(http: httpx.AsyncClient, **parameters: str) -> list[str]:

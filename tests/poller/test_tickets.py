@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from poller import ticket_queries, tickets
-from poller.domain import OPENS, IncomingMessage, Ticket
+from poller.domain import OPENS, Incoming, IncomingMessage, Ticket
 from poller.mail import Attachment
 from poller.wording import Kind
 from shared.db import Pool
@@ -28,8 +28,14 @@ async def take(pool: Pool, outbox: Outbox, *messages: IncomingMessage, tenant_id
     taken = []
     for each in messages:
         async with pool.acquire() as conn, conn.transaction():
-            taken.append(await tickets.take(conn, outbox, tenant_id, "AMAZON", each))
+            taken += await tickets.take_all(conn, outbox, [Incoming(tenant_id, "AMAZON", each)])
     return taken
+
+
+async def take_together(pool: Pool, outbox: Outbox, *messages: IncomingMessage, tenant_id: str = TENANT) -> list[bool]:
+    """All in one transaction."""
+    async with pool.acquire() as conn, conn.transaction():
+        return await tickets.take_all(conn, outbox, [Incoming(tenant_id, "AMAZON", each) for each in messages])
 
 
 async def all_tickets(pool: Pool, tenant_id: str = TENANT) -> list[Ticket]:
@@ -222,7 +228,10 @@ async def test_in_whatever_order_they_come_and_come_again_the_end_is_the_same(
     for table in ("ticket_messages", "tickets", "external_messages", "outbox"):
         await pool.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
     arrivals = data.draw(st.permutations(story + OF_ANOTHER))
-    await take(pool, outbox, *arrivals, data.draw(st.sampled_from(arrivals)))
+    arrivals = [*arrivals, data.draw(st.sampled_from(arrivals))]
+    cut = data.draw(st.integers(1, len(arrivals)))
+    await take_together(pool, outbox, *arrivals[:cut])
+    await take(pool, outbox, *arrivals[cut:])
     assert await conversations(pool) == {tuple(each.external_id for each in told) for told in (story, OF_ANOTHER)}
     other, ticket = await all_tickets(pool)
     assert (other.status, other.reply_by) == ("OPEN", NOW + 7 * HOUR + DAY)
@@ -231,6 +240,78 @@ async def test_in_whatever_order_they_come_and_come_again_the_end_is_the_same(
     assert ticket.last_message_at == NOW + 6 * HOUR
     wanting = [each for each in story + OF_ANOTHER if each.kind in OPENS]
     assert await pool.fetchval("SELECT count(*) FROM outbox") == len(wanting)
+
+
+MESSAGES = st.builds(
+    message,
+    st.sampled_from([f"m-{number}" for number in range(12)]),
+    external_order_id=st.sampled_from([None, ORDER, OTHER_ORDER]),
+    buyer=st.sampled_from([None, "one", "two"]),
+    kind=st.sampled_from([Kind.BUYER_MESSAGE, Kind.SELLER_REPLY, Kind.RETURN, Kind.REFUND]),
+    received_at=st.integers(0, 6).map(lambda hours: NOW + hours * HOUR),
+    replies_to=st.sampled_from([(), (), ("m-1",), ("m-2", "m-1"), ("m-5", "m-3")]),
+    language=st.sampled_from([None, "fr", "de"]),
+)
+
+
+@hypothesis.settings(
+    max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(batches=st.lists(st.lists(MESSAGES, min_size=1, max_size=6), min_size=1, max_size=4))
+async def test_messages_that_are_taken_together_become_what_they_become_one_by_one(
+    pool: Pool, outbox: Outbox, told: Told, batches: list[list[IncomingMessage]]
+) -> None:
+    for table in ("ticket_messages", "tickets", "external_messages", "outbox"):
+        await pool.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+    for batch in batches:
+        one_by_one = await take(pool, outbox, *batch, tenant_id="alone")
+        assert await take_together(pool, outbox, *batch, tenant_id="together") == one_by_one
+    alone, together = [
+        await pool.fetch(
+            """
+            SELECT t.buyer, t.external_order_id, t.subject, t.language, t.status, t.reply_by, t.last_message_at,
+                   array_agg(e.external_id ORDER BY e.external_id) AS messages
+              FROM tickets t JOIN ticket_messages m ON ticket_id = t.id
+              JOIN external_messages e ON e.id = external_message_id
+             WHERE t.tenant_id = $1 GROUP BY t.id ORDER BY messages
+            """,
+            tenant,
+        )
+        for tenant in ("alone", "together")
+    ]
+    assert alone == together
+    events = [event for _, event in await told(pool)]
+    alone_told, together_told = [
+        [event["externalId"] for event in events if event["tenantId"] == tenant] for tenant in ("alone", "together")
+    ]
+    assert alone_told == together_told
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param([message("m-1"), message("m-2", received_at=NOW + 2 * HOUR)], id="written to"),
+        pytest.param(
+            [reply("r-1", received_at=NOW + 2 * HOUR), message("m-1")], id="joined by a reply that came first"
+        ),
+    ],
+)
+async def test_the_latest_conversation_of_a_buyer_is_the_latest_within_a_batch_too(
+    pool: Pool, outbox: Outbox, batch: list[IncomingMessage]
+) -> None:
+    other = message("m-3", external_order_id=OTHER_ORDER, received_at=NOW + HOUR)
+    last = message("m-4", external_order_id=None, received_at=NOW + 3 * HOUR)
+    await take_together(pool, outbox, *batch, other, last)
+    assert {frozenset(each) for each in await conversations(pool)} == {
+        frozenset([*(each.external_id for each in batch), "m-4"]),
+        frozenset(["m-3"]),
+    }
+
+
+async def test_a_batch_with_answer_and_question_is_told_as_it_stands(pool: Pool, outbox: Outbox, told: Told) -> None:
+    later = message("m-2", received_at=NOW + 2 * HOUR)
+    assert await take_together(pool, outbox, message("m-1"), reply(), later) == [True, False, True]
+    assert [event["replyBy"] for _, event in await told(pool)] == [f"{NOW + 2 * HOUR + DAY:%Y-%m-%dT%H:%M:%SZ}"] * 2
 
 
 async def test_the_same_message_again_is_one_message_and_one_event(pool: Pool, outbox: Outbox, told: Told) -> None:

@@ -86,3 +86,22 @@ def test_a_missing_variable_names_itself(name: str, value: str | None) -> None:
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         from_environment({**GIVEN, name: value})
+
+
+MAIL = {
+    "SANDBOX_MAIL_PORT": "8993",
+    "SANDBOX_MAIL_PASSWORD": "a-secret-3",
+    "SANDBOX_MAIL_CERTIFICATE_FILE": "cert.pem",
+    "SANDBOX_MAIL_KEY_FILE": "key.pem",
+}
+
+
+def test_a_mail_server_is_given_whole_or_not_at_all() -> None:
+    assert from_environment(GIVEN).mail is None
+    mail = from_environment({**GIVEN, **MAIL}).mail
+    assert mail is not None
+    assert msgspec.structs.astuple(mail) == (8993, "a-secret-3", Path("cert.pem"), Path("key.pem"))
+    assert "a-secret" not in f"{mail} {mail!r}"
+    for name in MAIL:
+        with pytest.raises(SettingsError, match=f"Not set: {name}."):
+            from_environment({**GIVEN, **MAIL, name: ""})

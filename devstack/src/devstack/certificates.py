@@ -1,4 +1,4 @@
-"""The certificate that OpenBao serves, of an authority that exists for one state folder only."""
+"""The certificates that OpenBao and the mail server serve, each of an authority for one state folder only."""
 
 from collections.abc import Sequence
 from pathlib import Path

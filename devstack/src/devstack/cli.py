@@ -1,4 +1,4 @@
-"""python -m devstack: up, demo, token, permissions, contracts, compose-secrets."""
+"""python -m devstack: up, demo, token, mails, permissions, contracts, compose-secrets."""
 
 import argparse
 import asyncio
@@ -8,12 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 
 from shared.topology import SERVICES
 
 from . import compose, contracts, demo, endpoints, permissions, terminal
+from .endpoints import Endpoints
 from .errors import StackError
+from .outside import Outside
+from .sandbox.mails import SORTS
 from .stack import Stack
 
 
@@ -48,6 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("tenant", help="a tenant of the story, as ecomlg-001; or admin")
     token.add_argument("--state", type=Path, default=Path(".local"), metavar="DIR", help="as for up (.local)")
     token.set_defaults(run=_token)
+    mails = commands.add_parser("mails", help="let buyers write: mails arrive in a running stack's mailbox")
+    mails.add_argument("recipient", help="a tenant of the story, as ecomlg-001; or an address")
+    mails.add_argument("--count", type=int, default=1, metavar="N", help="how many (1)")
+    mails.add_argument(
+        "--sort",
+        action="append",
+        choices=SORTS,
+        metavar="SORT",
+        help="as 'files' or 'return'; more than one take turns (buyer); a wrong one is answered with all",
+    )
+    mails.add_argument("--seed", type=int, metavar="N", help="the same seed writes the same mails (a new one)")
+    mails.add_argument("--state", type=Path, default=Path(".local"), metavar="DIR", help="as for up (.local)")
+    mails.set_defaults(run=_mails)
     commands.add_parser("permissions", help="write deploy/nats/permissions.conf from the topology").set_defaults(
         run=_permissions
     )
@@ -74,11 +91,35 @@ def _contracts(_: argparse.Namespace) -> None:
     contracts.FILE.write_text(contracts.render())
 
 
-def _token(args: argparse.Namespace) -> None:
+def _mails(args: argparse.Namespace) -> None:
+    asyncio.run(_write_mails(args))
+
+
+async def _write_mails(args: argparse.Namespace) -> None:
+    wanted = {"count": args.count, "sorts": args.sort or ["buyer"], "seed": args.seed}
+    async with Outside(_running(args.state)) as outside:
+        try:
+            to = args.recipient
+            recipient = to if "@" in to else (await outside.inbound_address(to)).get("email")
+            if recipient is None:
+                raise StackError(f"{to} has no address: publish tenant.created, or POST /api/v1/tenants/sync, first.")
+            mails = await outside.write_mails(recipient, **wanted)
+        except httpx.HTTPStatusError as error:
+            raise StackError(f"{error.request.url} answered {error.response.text}") from error
+    for mail in mails:
+        sys.stdout.write(f"{mail['uid']:>5}  {mail['sort']}  {mail['orderId'] or '-'}  {mail['messageId']}\n")
+    sys.stdout.write(f"{len(mails)} to {recipient}\n")
+
+
+def _running(state: Path) -> Endpoints:
     try:
-        tokens = endpoints.read(args.state).tokens
+        return endpoints.read(state)
     except FileNotFoundError as error:
-        raise StackError(f"No stack is ready in {args.state}: start one with make up.") from error
+        raise StackError(f"No stack is ready in {state}: start one with make up.") from error
+
+
+def _token(args: argparse.Namespace) -> None:
+    tokens = _running(args.state).tokens
     if args.tenant != "admin" and args.tenant not in tokens.tenants:
         raise StackError(f"{args.tenant} is none of: admin, {', '.join(tokens.tenants)}.")
     sys.stdout.write(f"{tokens.admin if args.tenant == 'admin' else tokens.tenants[args.tenant]}\n")

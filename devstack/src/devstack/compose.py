@@ -6,12 +6,14 @@ from . import certificates, endpoints, servers
 from . import secrets as secrets_
 from .permissions import password_variable
 from .ports import PREFERRED, PortOf, choose
+from .sandbox import mails
 from .secrets import Secrets, seal_key
 from .state import write_private
 
 # The addresses inside of compose's networks; a browser and the redirect come from outside.
 SANDBOX_URL = "http://sandbox:8000"
 OPENBAO_NAMES = ("openbao", "127.0.0.1", "localhost")
+MAIL_NAMES = ("sandbox", "127.0.0.1", "localhost")
 UNPUBLISHED = {"openbao-cluster"}
 
 
@@ -26,8 +28,10 @@ def prepare(folder: Path) -> Path:
     certificates.ensure(cacert, folder / "tls" / "cert.pem", folder / "tls" / "key.pem", OPENBAO_NAMES)
     if not (folder / "seal.key").exists():
         write_private(folder / "seal.key", seal_key())
+    tls = endpoints.mail_tls(folder)
+    certificates.ensure(tls / "ca.pem", tls / "cert.pem", tls / "key.pem", MAIL_NAMES)
     # Containers see these files through a mount, as users of their own; on this machine the folder closes them.
-    for mounted in (cacert, folder / "tls" / "cert.pem", folder / "tls" / "key.pem", folder / "seal.key"):
+    for mounted in (cacert, *(folder / "tls").iterdir(), *tls.iterdir(), folder / "seal.key"):
         mounted.chmod(0o444)
     endpoints.write(folder, endpoints.describe(folder, ports, secrets, cacert))
     file = folder / ".env"
@@ -51,6 +55,11 @@ def environment(folder: Path, ports: PortOf, secrets: Secrets) -> dict[str, str]
         "AMAZON_LWA_URL": SANDBOX_URL,
         "AMAZON_SPAPI_URL": SANDBOX_URL,
         "AMAZON_SELLER_CENTRAL_URL": f"http://{endpoints.HOST}:{ports['sandbox']}",
+        "MAILBOXES": endpoints.MAILBOX,
+        "MAIL_AUTHSERV_ID": mails.SERVER,
+        "MAILBOX_CACERT": "/etc/keybuzz/mail-ca.pem",
+        "MAILBOX_NAME": endpoints.MAILBOX,
+        "MAILBOX_PASSWORD": secrets.mailbox_password,
     }
     for name in PREFERRED:
         if name not in UNPUBLISHED:

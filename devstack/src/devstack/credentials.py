@@ -1,11 +1,14 @@
-"""An Amazon application's credentials, brought into OpenBao with the operator's role. The local stack calls it for each
-of its two; under compose it is a job for the one that the services use: python -m devstack.credentials
+"""An Amazon application's credentials and the account of a mailbox, brought into OpenBao with the operator's role. The
+local stack calls it for each of its two applications; under compose it is a job for the one that the services use, and
+for the mailbox where MAILBOX_NAME is set: python -m devstack.credentials
 """
 
 import asyncio
+import os
 import ssl
 import sys
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 import httpx
@@ -22,13 +25,18 @@ PATHS: dict[AppSource, str] = {
 VAULT_SECONDS = 10.0
 
 
-class Credentials(Environment, frozen=True, kw_only=True):
-    """What to bring, and where to."""
+class Access(Environment, frozen=True, kw_only=True):
+    """Where OpenBao is, and the operator's role in it."""
 
     vault_addr: str
     vault_cacert: str
     vault_role_id: str
     vault_secret_id: Secret
+
+
+class Credentials(Access, frozen=True, kw_only=True):
+    """What to bring, and where to."""
+
     amazon_client_id: str
     amazon_client_secret: Secret
     amazon_application_id: str
@@ -37,8 +45,17 @@ class Credentials(Environment, frozen=True, kw_only=True):
     amazon_spapi_app_source: AppSource = "external_test"
 
 
+class MailboxAccount(Access, frozen=True, kw_only=True):
+    """What opens a mailbox."""
+
+    mailbox_name: str
+    mailbox_host: str
+    mailbox_port: str
+    mailbox_user: str
+    mailbox_password: Secret
+
+
 async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
-    """Make them what they should be; no new version when they are that already."""
     wanted = {
         "client_id": credentials.amazon_client_id,
         "client_secret": credentials.amazon_client_secret.reveal(),
@@ -46,13 +63,27 @@ async def bring(client: httpx.AsyncClient, credentials: Credentials) -> None:
         "redirect_uri": credentials.amazon_redirect_uri,
         "region": credentials.amazon_region,
     }
-    addr = credentials.vault_addr
-    path = PATHS[credentials.amazon_spapi_app_source]
+    await _put(client, credentials, PATHS[credentials.amazon_spapi_app_source], wanted)
+
+
+async def bring_mailbox(client: httpx.AsyncClient, account: MailboxAccount) -> None:
+    wanted = {
+        "host": account.mailbox_host,
+        "port": account.mailbox_port,
+        "user": account.mailbox_user,
+        "password": account.mailbox_password.reveal(),
+    }
+    await _put(client, account, f"/v1/secret/data/keybuzz/mailboxes/{account.mailbox_name}", wanted)
+
+
+async def _put(client: httpx.AsyncClient, access: Access, path: str, wanted: Mapping[str, str]) -> None:
+    """Make a secret what it should be; no new version when it is that already."""
+    addr = access.vault_addr
     login = await _vault(
         client,
         "POST",
         addr + "/v1/auth/approle/login",
-        json={"role_id": credentials.vault_role_id, "secret_id": credentials.vault_secret_id.reveal()},
+        json={"role_id": access.vault_role_id, "secret_id": access.vault_secret_id.reveal()},
     )
     token = {"X-Vault-Token": login.json()["auth"]["client_token"]}
     held = await _vault(client, "GET", addr + path, headers=token)
@@ -85,6 +116,8 @@ async def _main() -> None:
     context = ssl.create_default_context(cafile=credentials.vault_cacert)
     async with httpx.AsyncClient(verify=context, trust_env=False, timeout=5) as client:
         await bring(client, credentials)
+        if os.environ.get("MAILBOX_NAME"):
+            await bring_mailbox(client, load(MailboxAccount))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ KNOWN = ("kbz-001", "kbz-002", "ecomlg-001", "tenant_test_dev")
 TENANT = "ecomlg-001"
 ORDER = "407-8949262-6149120"
 OLD_ORDER = "171-3125066-7920325"
+MAIL_SEED = 1
 BACKFILLED = 94
 GOAL_SECONDS = 20
 
@@ -55,6 +56,8 @@ class Report(Struct, rename="camel"):
     external_messages: int
     tickets: int
     ticket_messages: int
+    tickets_by_mail: int
+    """Beside those."""
     events_by_subject: dict[str, int]
     seconds: float
     """From nothing to the end of the story, installation apart."""
@@ -169,6 +172,15 @@ async def tell(told: Told, stack: Stack, outside: Outside) -> Report:
     events = await outside.events_by_subject()
     told.check("nothing is in the dead letters", not any(subject.startswith("dlq.") for subject in events))
 
+    address = (await outside.inbound_address(TENANT))["email"]
+    with told.step(f"A buyer's mail arrives for {address}: read over IMAP, and a ticket"):
+        [mail] = await outside.write_mails(address, sorts=["buyer in fr"], orderIds=[ORDER], seed=MAIL_SEED)
+        by_mail = await eventually("the ticket of the mail", lambda: outside.tickets(TENANT, channel="email"))
+        await eventually("the address in use", lambda: outside.inbound_address(TENANT), _in_use)
+    told.check("the mail is one ticket, about its order", [t["externalOrderId"] for t in by_mail] == [mail["orderId"]])
+    dead = await outside.dead_letters()
+    told.check("nothing is in the dead letters after the mail", not dead)
+
     return Report(
         held=not told.failed,
         failed=told.failed,
@@ -183,6 +195,7 @@ async def tell(told: Told, stack: Stack, outside: Outside) -> Report:
         external_messages=counts[0],
         tickets=counts[1],
         ticket_messages=counts[2],
+        tickets_by_mail=len(by_mail),
         events_by_subject=events,
         seconds=round(told.seconds, 2),
         steps_seconds=told.steps,
@@ -192,6 +205,10 @@ async def tell(told: Told, stack: Stack, outside: Outside) -> Report:
 
 def _in_step(answer: httpx.Response) -> bool:
     return answer.is_success and bool(answer.json()["inSync"] and answer.json()["inboundAddresses"])
+
+
+def _in_use(address: dict[str, Any]) -> bool:
+    return bool(address["status"] == "ACTIVE")
 
 
 def _show(console: Console, report: Report, stack: Stack, *, ends: bool) -> None:
@@ -204,7 +221,9 @@ def _show(console: Console, report: Report, stack: Stack, *, ends: bool) -> None
         f"{report.orders.stored} with {report.orders.items} items by {report.orders.search_calls} searchOrders call,"
         f" {report.orders.fetched_for_messages} for a message",
     )
-    table.add_row("Tickets", f"{report.tickets}, of {report.external_messages} messages")
+    table.add_row(
+        "Tickets", f"{report.tickets}, of {report.external_messages} messages; {report.tickets_by_mail} by mail"
+    )
     table.add_row("Events", "\n".join(f"{count:>3}  {subject}" for subject, count in report.events_by_subject.items()))
     memory = ", ".join(f"{name} {size or 0:.0f} MB" for name, size in report.rss_megabytes.items())
     table.add_row("Memory", memory)
@@ -221,6 +240,7 @@ def _show(console: Console, report: Report, stack: Stack, *, ends: bool) -> None
                     f"TOKEN=$(.venv/bin/python -m devstack token {TENANT})",
                     f'curl -H "Authorization: Bearer $TOKEN" {services["orders"]}/api/v1/orders',
                     f'curl -H "Authorization: Bearer $TOKEN" {services["poller"]}/api/v1/tickets',
+                    f".venv/bin/python -m devstack mails {TENANT} --count 3   (buyers write: three tickets more)",
                     f"{stack.endpoints.amazon.url}/sandbox/sellers   (Amazon's side; the seller is {SELLER})",
                 ]
             ),

@@ -10,10 +10,12 @@ from msgspec import Struct
 from shared.topology import SERVICES
 
 from .ports import PortOf
+from .sandbox import imap, mails
 from .secrets import AppRole, Secrets
 from .state import write_private
 
 HOST = "127.0.0.1"
+MAILBOX = "inbound"
 PRODUCT_ROLES = ("product", "product_reader")
 TENANTS = ("kbz-001", "kbz-002", "kbz-003", "kbz-004", "ecomlg-001", "tenant_test_dev")
 
@@ -56,6 +58,18 @@ class Amazon(Struct, frozen=True, kw_only=True, rename="camel"):
     """By source; the first one's ids stand above too."""
 
 
+class Mailbox(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where buyers' mails arrive: IMAP over TLS."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    password: str
+    cacert: str
+    authserv_id: str
+
+
 class Tokens(Struct, frozen=True, kw_only=True, rename="camel"):
     internal_key: str
     jwt_secret: str
@@ -70,6 +84,7 @@ class Endpoints(Struct, frozen=True, kw_only=True):
     postgres: Postgres
     vault: Vault
     amazon: Amazon
+    mailbox: Mailbox
     services: dict[str, str]
     tokens: Tokens
 
@@ -106,9 +121,23 @@ def describe(state: Path, ports: PortOf, secrets: Secrets, cacert: Path) -> Endp
                 for source, app in secrets.amazon_apps().items()
             },
         ),
+        mailbox=Mailbox(
+            name=MAILBOX,
+            host=HOST,
+            port=ports["sandbox-mail"],
+            user=imap.USER,
+            password=secrets.mailbox_password,
+            cacert=str(mail_tls(state) / "ca.pem"),
+            authserv_id=mails.SERVER,
+        ),
         services={service: f"http://{HOST}:{ports[service]}" for service in SERVICES},
         tokens=_tokens(secrets),
     )
+
+
+def mail_tls(state: Path) -> Path:
+    """The certificate of the mail server, and of the authority that issued it."""
+    return state / "mail-tls"
 
 
 def write(state: Path, endpoints: Endpoints) -> None:

@@ -101,9 +101,27 @@ class Outside:
             if not cursor:
                 return orders
 
-    async def tickets(self, tenant: str) -> list[dict[str, Any]]:
-        answer = await self.ask("poller", "GET", "/api/v1/tickets?limit=200", tenant=tenant)
+    async def tickets(self, tenant: str, **filters: str) -> list[dict[str, Any]]:
+        query = "".join(f"&{name}={value}" for name, value in filters.items())
+        answer = await self.ask("poller", "GET", f"/api/v1/tickets?limit=200{query}", tenant=tenant)
         return list(answer.raise_for_status().json()["tickets"])
+
+    async def inbound_address(self, tenant: str, country: str = "FR") -> dict[str, Any]:
+        """Where mails to a tenant go: email, and whether one has arrived (status); empty while there is none."""
+        answer = await self.ask("tenant-sync", "GET", f"/api/v1/tenants/status/{tenant}")
+        addresses: list[dict[str, Any]] = answer.raise_for_status().json()["inboundAddresses"]
+        return next((address for address in addresses if address["country"] == country), {})
+
+    async def write_mails(self, recipient: str, **wanted: Any) -> list[dict[str, Any]]:
+        """Buyers write to an address: mails of the sandbox arrive in the mailbox (devstack/sandbox/mailing.py)."""
+        answer = await self.http.post(
+            f"{self.endpoints.amazon.url}/sandbox/mails", json={"recipient": recipient, **wanted}
+        )
+        return list(answer.raise_for_status().json()["mails"])
+
+    async def deliver_mail(self, raw: bytes) -> None:
+        """This very mail arrives in the mailbox."""
+        (await self.http.post(f"{self.endpoints.amazon.url}/sandbox/mails/raw", content=raw)).raise_for_status()
 
     async def calls(self, operation: str, seller: str = SELLER) -> int:
         """How often Amazon was asked, whatever it answered."""

@@ -19,6 +19,7 @@ PREFERRED = {
     "openbao": 8200,
     "openbao-cluster": 8201,
     "sandbox": 8085,
+    "sandbox-mail": 8993,
     "oauth": 8001,
     "poller": 8002,
     "orders": 8003,
@@ -91,3 +92,11 @@ class Ports:
             return False
         self._locks.append(lock)
         return True
+
+
+def free_port() -> int:
+    """Free at this moment, for a server that is started at once."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

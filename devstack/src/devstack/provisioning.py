@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -54,16 +55,28 @@ async def streams(endpoints: Endpoints) -> None:
     await provision.provision(endpoints.nats.users["provisioner"].url)
 
 
+async def mailbox_account(endpoints: Endpoints, client: httpx.AsyncClient) -> None:
+    """What poller opens the mailbox with."""
+    mailbox = endpoints.mailbox
+    await credentials.bring_mailbox(
+        client,
+        credentials.MailboxAccount(
+            **_operator(endpoints),
+            mailbox_name=mailbox.name,
+            mailbox_host=mailbox.host,
+            mailbox_port=str(mailbox.port),
+            mailbox_user=mailbox.user,
+            mailbox_password=Secret(mailbox.password),
+        ),
+    )
+
+
 async def app_credentials(endpoints: Endpoints, secrets: Secrets, redirect_uri: str, client: httpx.AsyncClient) -> None:
-    operator = secrets.vault["operator"]
     for source, app in secrets.amazon_apps().items():
         await credentials.bring(
             client,
             credentials.Credentials(
-                vault_addr=endpoints.vault.addr,
-                vault_cacert=endpoints.vault.cacert,
-                vault_role_id=operator.role_id,
-                vault_secret_id=Secret(operator.secret_id),
+                **_operator(endpoints),
                 amazon_client_id=app.client_id,
                 amazon_client_secret=Secret(app.client_secret),
                 amazon_application_id=app.application_id,
@@ -71,3 +84,14 @@ async def app_credentials(endpoints: Endpoints, secrets: Secrets, redirect_uri: 
                 amazon_spapi_app_source=source,
             ),
         )
+
+
+def _operator(endpoints: Endpoints) -> dict[str, Any]:
+    """Where OpenBao is and the operator's role in it, as credentials.Access has them."""
+    role = endpoints.vault.roles["operator"]
+    return {
+        "vault_addr": endpoints.vault.addr,
+        "vault_cacert": endpoints.vault.cacert,
+        "vault_role_id": role.role_id,
+        "vault_secret_id": Secret(role.secret_id),
+    }

@@ -54,6 +54,7 @@ class Secrets(Struct, frozen=True, kw_only=True, rename="camel"):
     amazon_keybuzz: AmazonApp = msgspec.field(default_factory=AmazonApp)
     jwt_secret: str = msgspec.field(default_factory=lambda: secrets.token_hex(32))
     internal_key: str = msgspec.field(default_factory=_password)
+    mailbox_password: str = msgspec.field(default_factory=_password)
 
     def amazon_apps(self) -> dict[AppSource, AmazonApp]:
         return {"external_test": self.amazon, "keybuzz": self.amazon_keybuzz}

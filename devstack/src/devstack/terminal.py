@@ -46,6 +46,7 @@ def show(console: Console, endpoints: Endpoints, seconds: float) -> None:
     rows = {
         **endpoints.services,
         "Amazon sandbox": endpoints.amazon.url,
+        "Mailbox": f"{endpoints.mailbox.host}:{endpoints.mailbox.port}  (IMAP over TLS, CA {endpoints.mailbox.cacert})",
         "NATS": f"{endpoints.nats.url}  (monitor {endpoints.nats.monitor})",
         "PostgreSQL": f"{endpoints.postgres.host}:{endpoints.postgres.port}  (keybuzz, keybuzz_backend)",
         "OpenBao": f"{endpoints.vault.addr}  (CA {endpoints.vault.cacert})",

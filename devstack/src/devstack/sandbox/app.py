@@ -1,11 +1,14 @@
 """The sandbox's application: its routes, and nothing that decides."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from litestar import Litestar, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.response import Response
 
-from . import appstore, consent, control, lwa, messaging, orders, sellers
+from . import appstore, consent, control, imap, lwa, mailing, messaging, orders, sellers
 from .http import HttpRequest, json_response, request_id
 from .settings import Settings
 from .state import Sandbox
@@ -18,6 +21,15 @@ def health(sandbox: Sandbox) -> Response[bytes]:
 
 def create_app(settings: Settings) -> Litestar:
     sandbox = Sandbox(settings)
+
+    @asynccontextmanager
+    async def mail_server(_: Litestar) -> AsyncIterator[None]:
+        if settings.mail is None:
+            yield
+        else:
+            async with imap.serving(sandbox.mailbox, settings.host, settings.mail):
+                yield
+
     return Litestar(
         [
             health,
@@ -32,7 +44,9 @@ def create_app(settings: Settings) -> Litestar:
             sellers.get_marketplace_participations,
             messaging.get_messages,
             *control.ROUTES,
+            *mailing.ROUTES,
         ],
+        lifespan=[mail_server],
         dependencies={"sandbox": Provide(lambda: sandbox, sync_to_thread=False)},
         exception_handlers={HTTPException: _refused},
         logging_config=None,

@@ -27,6 +27,18 @@ class Application(msgspec.Struct, frozen=True, kw_only=True):
         return f"Application({self.source!r})"
 
 
+class MailServer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the mailbox is read, over TLS, and what opens it."""
+
+    port: int
+    password: str
+    certificate: Path
+    key: Path
+
+    def __repr__(self) -> str:
+        return f"MailServer(port={self.port})"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     state: Path
@@ -38,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     clock_speed: float | None = None
     """None keeps the speed of the kept state, 1 when there is none."""
+    mail: MailServer | None = None
     models: Path | None = None
     """Folder of Amazon's official models, whose example orders an extra seller then serves."""
 
@@ -74,7 +87,24 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         redirect_uris=redirect_uris,
         login_uri=values.get("LOGIN_URI"),
         clock_speed=None if speed is None else _number("SANDBOX_CLOCK_SPEED", speed, r"[0-9.]+", MAX_SPEED),
+        mail=_mail_server(values),
         models=models,
+    )
+
+
+def _mail_server(values: Mapping[str, str]) -> MailServer | None:
+    """SANDBOX_MAIL_…, all of them or none."""
+    names = ("MAIL_PORT", "MAIL_PASSWORD", "MAIL_CERTIFICATE_FILE", "MAIL_KEY_FILE")
+    missing = [f"SANDBOX_{name}" for name in names if name not in values]
+    if len(missing) == len(names):
+        return None
+    if missing:
+        raise SettingsError(f"Not set: {', '.join(missing)}.")
+    return MailServer(
+        port=int(_number("SANDBOX_MAIL_PORT", values["MAIL_PORT"], r"[0-9]{1,5}", 65_535)),
+        password=values["MAIL_PASSWORD"],
+        certificate=Path(values["MAIL_CERTIFICATE_FILE"]),
+        key=Path(values["MAIL_KEY_FILE"]),
     )
 
 

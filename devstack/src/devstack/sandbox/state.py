@@ -14,6 +14,7 @@ import msgspec
 
 from .clock import Clock, ClockReading
 from .faults import Fault
+from .imap import Mailbox
 from .marketplaces import BY_COUNTRY, Region
 from .official import OfficialBook
 from .orderbook import Json, OrderBook
@@ -100,6 +101,7 @@ class Sandbox:
         self.written: dict[tuple[str, str], list[Json]] = {}
         """Buyers' messages that the control API was given, by seller and order."""
         self.calls: Counter[tuple[str, str, str]] = Counter()
+        self.mailbox = Mailbox()
         self._books: dict[str, OrderBook] = {}
         self._official: Seller | None = None
         if settings.models is not None:

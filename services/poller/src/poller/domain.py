@@ -92,6 +92,19 @@ class IncomingMessage(Struct, frozen=True):
     attachments: tuple[Attachment, ...] = ()
 
 
+class Incoming(Struct, frozen=True):
+    """A message, and whose it is."""
+
+    tenant_id: str
+    marketplace: str
+    message: IncomingMessage
+
+    @property
+    def conversations(self) -> tuple[str, str]:
+        """Those that it may belong to."""
+        return self.tenant_id, self.marketplace
+
+
 class QuarantineReason(StrEnum):
     """Why a mail is held back."""
 

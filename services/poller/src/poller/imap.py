@@ -31,6 +31,7 @@ POLL_SECONDS = 20.0
 """Between two looks at a server without IDLE."""
 
 _EXISTS = re.compile(rb"\* \d+ EXISTS\b", re.IGNORECASE)
+_BYE = re.compile(rb"\* BYE\b", re.IGNORECASE)
 _FETCH = re.compile(rb"\d+ FETCH \(", re.IGNORECASE)
 _UID = re.compile(rb"\bUID (\d+)", re.IGNORECASE)
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)", re.IGNORECASE)
@@ -98,6 +99,8 @@ class _Protocol(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc] # it has 
     def _untagged_response(self, line: bytes) -> Any:
         if _EXISTS.match(line):
             self.news.set()
+        if _BYE.match(line):  # a server may say it and not hang up
+            self.transport.abort()
         return super()._untagged_response(line)
 
 

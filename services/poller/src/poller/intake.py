@@ -16,7 +16,16 @@ from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import mime, queries, tickets
-from .domain import Address, Fetched, IncomingMessage, MailboxLease, MailboxLostError, QuarantineReason, buyer_of
+from .domain import (
+    Address,
+    Fetched,
+    Incoming,
+    IncomingMessage,
+    MailboxLease,
+    MailboxLostError,
+    QuarantineReason,
+    buyer_of,
+)
 from .mail import Mail, read_mail
 from .wording import Kind
 
@@ -72,13 +81,9 @@ async def _take(intake: Intake, lease: MailboxLease, uid_validity: int, mails: S
         for each, _, address, reason in sorted(judged, key=lambda found: _digest(found[0])):
             if reason is not None:
                 await _quarantine(conn, lease.name, each, reason, address.tenant_id if address else None)
-        taken = [(address, each, mail) for each, mail, address, reason in judged if address and mail and not reason]
-        for address, each, mail in sorted(taken, key=lambda found: (*_conversations(found[0]), found[1].uid)):
-            await accept(conn, intake.outbox, address, mail, each.received_at)
-
-
-def _conversations(address: Address) -> tuple[str, str]:
-    return address.tenant_id, address.marketplace
+        taken = [(address, mail, each) for each, mail, address, reason in judged if address and mail and not reason]
+        if taken:
+            await accept(conn, intake.outbox, [(address, mail, each.received_at) for address, mail, each in taken])
 
 
 def _judge(mail: Mail | None, addresses: dict[str, Address]) -> tuple[Address | None, QuarantineReason | None]:
@@ -100,16 +105,34 @@ def address_of(recipients: Sequence[str], addresses: dict[str, Address]) -> Addr
     return next((addresses[each] for each in recipients if each in addresses), None)
 
 
-async def accept(conn: Conn, outbox: Outbox, address: Address, mail: Mail, received_at: datetime) -> None:
-    """A mail that is what it should be, as a message; the first one verifies its address."""
-    if address.email and not address.verified and (at := await queries.verify_address(conn, address.email)):
-        await outbox.add(
-            conn,
-            TenantAddressVerified(
-                tenant_id=address.tenant_id, marketplace=address.marketplace, inbound_address=address.email, at=at
-            ),
-        )
-    message = IncomingMessage(
+async def accept(conn: Conn, outbox: Outbox, mails: Sequence[tuple[Address, Mail, datetime]]) -> None:
+    """Mails that are what they should be, as messages: whose each is, and when it was received. The first to an address
+    verifies it.
+    """
+    await _verify(conn, outbox, [address for address, _, _ in mails])
+    incoming = [
+        Incoming(address.tenant_id, address.marketplace, _message(address, mail, received_at))
+        for address, mail, received_at in mails
+    ]
+    for is_new in await tickets.take_all(conn, outbox, incoming):
+        MAILS.labels("new" if is_new else "joined_or_known").inc()
+
+
+async def _verify(conn: Conn, outbox: Outbox, addresses: Sequence[Address]) -> None:
+    unproven = {address.email: address for address in addresses if address.email and not address.verified}
+    for email in sorted(unproven):
+        if at := await queries.verify_address(conn, email):
+            address = unproven[email]
+            await outbox.add(
+                conn,
+                TenantAddressVerified(
+                    tenant_id=address.tenant_id, marketplace=address.marketplace, inbound_address=email, at=at
+                ),
+            )
+
+
+def _message(address: Address, mail: Mail, received_at: datetime) -> IncomingMessage:
+    return IncomingMessage(
         external_id=mail.message_id,
         external_order_id=mail.order_id,
         buyer=buyer_of(mail.sender) if mail.kind is Kind.BUYER_MESSAGE and mail.sender else None,
@@ -123,8 +146,6 @@ async def accept(conn: Conn, outbox: Outbox, address: Address, mail: Mail, recei
         inbound_address=address.email,
         attachments=tuple(mail.attachments),
     )
-    is_new = await tickets.take(conn, outbox, address.tenant_id, address.marketplace, message)
-    MAILS.labels("new" if is_new else "joined_or_known").inc()
 
 
 async def _move_on(conn: Conn, lease: MailboxLease, uid_validity: int, uid: int) -> None:

@@ -17,7 +17,7 @@ from shared.outbox import Outbox
 from shared.telemetry import log
 
 from . import queries, ticket_queries, tickets
-from .domain import Found, Lease, NotScheduledError, Polled, PollRunningError
+from .domain import Found, Incoming, Lease, NotScheduledError, Polled, PollRunningError
 
 LEASE = timedelta(seconds=10)
 """How long a tenant rests when its poller is killed; a living one renews it three times as often."""
@@ -154,16 +154,15 @@ async def _store(pool: Pool, outbox: Outbox, lease: Lease, found: Found) -> int:
         if not await queries.finish_poll(pool, lease):
             raise _overtaken()
         return 0
-    stored = 0
     async with pool.acquire() as conn, conn.transaction():
         # The schedule's row first: who has lost the lease must not write messages either.
         if not await queries.finish_poll(conn, lease):
             raise _overtaken()
         if found.cursor is not None:
             await queries.set_cursor(conn, lease, found.cursor)
-        for message in sorted(found.messages, key=lambda message: (message.received_at, message.external_id)):
-            stored += await tickets.take(conn, outbox, lease.tenant_id, lease.marketplace, message)
-    return stored
+        messages = sorted(found.messages, key=lambda message: (message.received_at, message.external_id))
+        incoming = [Incoming(lease.tenant_id, lease.marketplace, message) for message in messages]
+        return sum(await tickets.take_all(conn, outbox, incoming))
 
 
 def _overtaken() -> PollRunningError:

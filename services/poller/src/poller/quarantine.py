@@ -73,7 +73,7 @@ async def release(pool: Pool, outbox: Outbox, quarantined_id: UUID, tenant_id: s
                 raise NotReleasableError("The mail was too large: only its headers were kept. Read it in the mailbox.")
             mail = read_mail(held.raw, "")
             address = await _address(conn, mail.recipients, tenant_id)
-            await intake.accept(conn, outbox, address, mail, held.received_at)
+            await intake.accept(conn, outbox, [(address, mail, held.received_at)])
             decided = await queries.decide_quarantined(
                 conn, quarantined_id, QuarantineState.RELEASED, address.tenant_id, by
             )

@@ -1,13 +1,22 @@
 """The SQL of tickets and their messages. The tenant is in every WHERE, but where a ticket is in hand already."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from shared.db import Conn, Pool
 from shared.events import MessageSource
 
-from .domain import OPENS, REPLY_WITHIN, AttachmentFile, AttachmentInfo, IncomingMessage, Ticket, TicketMessage
+from .domain import (
+    OPENS,
+    REPLY_WITHIN,
+    AttachmentFile,
+    AttachmentInfo,
+    Incoming,
+    IncomingMessage,
+    Ticket,
+    TicketMessage,
+)
 from .mail import Attachment
 
 _TICKET = (
@@ -17,10 +26,13 @@ _TICKET = (
 _OPENS = sorted(OPENS)
 
 
-async def lock_conversations(conn: Conn, tenant_id: str, marketplace: str) -> None:
-    """Two messages of a tenant's do not begin the same conversation at once, whichever source brings them."""
+async def lock_conversations(conn: Conn, conversations: Collection[tuple[str, str]]) -> None:
+    """Two messages of a tenant's do not begin the same conversation at once, whichever source brings them. In one
+    order for all who lock.
+    """
     await conn.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"conversations {marketplace} {tenant_id}"
+        "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest($1::text[]) AS name",
+        [f"conversations {marketplace} {tenant_id}" for tenant_id, marketplace in sorted(conversations)],
     )
 
 
@@ -36,47 +48,64 @@ async def list_known(pool: Pool, tenant_id: str, marketplace: str, external_ids:
     return {row["external_id"] for row in rows}
 
 
-async def insert_message(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
-    """None when we have it already."""
-    message_id: UUID | None = await conn.fetchval(
+async def insert_messages(conn: Conn, incoming: Sequence[Incoming]) -> list[UUID | None]:
+    """The id of each, in their order; None for one that we have already."""
+    rows = await conn.fetchmany(
         """
         INSERT INTO external_messages
                (tenant_id, marketplace, external_id, source, kind, external_order_id, buyer, subject, body, language,
                 inbound_address, received_at, replies_to)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-        ON CONFLICT (tenant_id, marketplace, external_id) DO NOTHING RETURNING id
+        ON CONFLICT (tenant_id, marketplace, external_id) DO NOTHING RETURNING id, tenant_id, marketplace, external_id
         """,
-        tenant_id,
-        marketplace,
-        message.external_id,
-        message.source,
-        message.kind,
-        message.external_order_id,
-        message.buyer,
-        message.subject,
-        message.body,
-        message.language,
-        message.inbound_address,
-        message.received_at,
-        list(message.replies_to),
+        [
+            (
+                each.tenant_id,
+                each.marketplace,
+                each.message.external_id,
+                each.message.source,
+                each.message.kind,
+                each.message.external_order_id,
+                each.message.buyer,
+                each.message.subject,
+                each.message.body,
+                each.message.language,
+                each.message.inbound_address,
+                each.message.received_at,
+                list(each.message.replies_to),
+            )
+            for each in incoming
+        ],
     )
-    return message_id
+    ids = {(row["tenant_id"], row["marketplace"], row["external_id"]): row["id"] for row in rows}
+    return [ids.pop((*each.conversations, each.message.external_id), None) for each in incoming]
 
 
-async def insert_attachment(conn: Conn, message_id: UUID, attachment: Attachment) -> None:
-    await conn.execute(
-        "INSERT INTO attachments (external_message_id, name, media_type, size_bytes, sha256, content)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
-        message_id,
-        attachment.name,
-        attachment.media_type,
-        attachment.size_bytes,
-        attachment.sha256,
-        attachment.content,
+async def insert_attachments(conn: Conn, attachments: Sequence[tuple[UUID, Attachment]]) -> None:
+    """With the message that each belongs to."""
+    if attachments:
+        await conn.executemany(
+            "INSERT INTO attachments (external_message_id, name, media_type, size_bytes, sha256, content)"
+            " VALUES ($1, $2, $3, $4, $5, $6)",
+            [
+                (message_id, each.name, each.media_type, each.size_bytes, each.sha256, each.content)
+                for message_id, each in attachments
+            ],
+        )
+
+
+async def list_with_loose(conn: Conn, conversations: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of them have messages that wait for what they belong to."""
+    rows = await conn.fetch(
+        "SELECT tenant_id, marketplace FROM unnest($1::text[], $2::text[]) AS c (tenant_id, marketplace)"
+        " WHERE EXISTS (SELECT FROM external_messages m WHERE is_loose"
+        " AND (m.tenant_id, m.marketplace) = (c.tenant_id, c.marketplace))",
+        *map(list, zip(*conversations, strict=True)),
     )
+    return {(row["tenant_id"], row["marketplace"]) for row in rows}
 
 
-async def find_ticket(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID | None:
+async def find_ticket(conn: Conn, incoming: Incoming) -> UUID | None:
     """The conversation that a message belongs to, locked: that of the nearest message that it answers; else the
     latest one with the buyer, unless both name an order and not the same one; else the latest one about the order.
     Never one with another buyer.
@@ -84,9 +113,10 @@ async def find_ticket(conn: Conn, tenant_id: str, marketplace: str, message: Inc
     ticket_id: UUID | None = await conn.fetchval(
         """
         SELECT t.id FROM tickets t JOIN (
-            SELECT ticket_id AS id, 1 AS rank, array_position($3::text[], m.external_id) AS distance
-              FROM external_messages m JOIN ticket_messages ON external_message_id = m.id
-             WHERE m.tenant_id = $1 AND m.marketplace = $2 AND m.external_id = ANY ($3::text[])
+            SELECT ticket_id AS id, 1 AS rank, distance
+              FROM unnest($3::text[]) WITH ORDINALITY answered (external_id, distance)
+              JOIN external_messages m USING (external_id) JOIN ticket_messages ON external_message_id = m.id
+             WHERE m.tenant_id = $1 AND m.marketplace = $2
             UNION ALL
             SELECT id, 2, CASE WHEN external_order_id = $5 THEN 1 ELSE 2 END FROM tickets
              WHERE tenant_id = $1 AND marketplace = $2 AND buyer = $4
@@ -98,52 +128,59 @@ async def find_ticket(conn: Conn, tenant_id: str, marketplace: str, message: Inc
          WHERE coalesce(t.buyer = $4, true)
          ORDER BY rank, distance, last_message_at DESC, t.id DESC LIMIT 1 FOR UPDATE OF t
         """,
-        tenant_id,
-        marketplace,
-        list(message.replies_to),
-        message.buyer,
-        message.external_order_id,
+        incoming.tenant_id,
+        incoming.marketplace,
+        list(incoming.message.replies_to),
+        incoming.message.buyer,
+        incoming.message.external_order_id,
     )
     return ticket_id
 
 
-async def insert_ticket(conn: Conn, tenant_id: str, marketplace: str, message: IncomingMessage) -> UUID:
-    """A new conversation."""
+async def insert_ticket(conn: Conn, incoming: Incoming, message_id: UUID) -> UUID:
+    """A new conversation, begun by a message."""
+    message = incoming.message
     ticket_id: UUID = await conn.fetchval(
         """
-        INSERT INTO tickets (tenant_id, marketplace, channel, buyer, external_order_id, subject, last_message_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id
+        WITH ticket AS (
+            INSERT INTO tickets (tenant_id, marketplace, channel, buyer, external_order_id, subject, last_message_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id)
+        INSERT INTO ticket_messages (ticket_id, external_message_id, kind, body, sent_at)
+        SELECT id, $8, $9, $10, $7 FROM ticket RETURNING ticket_id
         """,
-        tenant_id,
-        marketplace,
+        incoming.tenant_id,
+        incoming.marketplace,
         message.source,
         message.buyer,
         message.external_order_id,
         message.subject,
         message.received_at,
+        message_id,
+        message.kind,
+        message.body,
     )
     return ticket_id
 
 
-async def complete_ticket(conn: Conn, ticket_id: UUID, message: IncomingMessage) -> None:
-    """A message may say what the ones before it did not: who the buyer is, which order it is about."""
+async def join_ticket(
+    conn: Conn, ticket_id: UUID, message_id: UUID, message: IncomingMessage, *, completes: bool
+) -> None:
+    """One message more. completes: it may say who the buyer is and which order it is about, where none did before."""
     await conn.execute(
-        "UPDATE tickets SET external_order_id = coalesce(external_order_id, $2), buyer = coalesce(buyer, $3)"
-        " WHERE id = $1",
-        ticket_id,
-        message.external_order_id,
-        message.buyer,
-    )
-
-
-async def insert_ticket_message(conn: Conn, ticket_id: UUID, message_id: UUID, message: IncomingMessage) -> None:
-    await conn.execute(
-        "INSERT INTO ticket_messages (ticket_id, external_message_id, kind, body, sent_at) VALUES ($1, $2, $3, $4, $5)",
+        """
+        WITH completed AS (
+            UPDATE tickets SET external_order_id = coalesce(external_order_id, $6), buyer = coalesce(buyer, $7),
+                               last_message_at = greatest(last_message_at, $5)
+             WHERE id = $1)
+        INSERT INTO ticket_messages (ticket_id, external_message_id, kind, body, sent_at) VALUES ($1, $2, $3, $4, $5)
+        """,
         ticket_id,
         message_id,
         message.kind,
         message.body,
         message.received_at,
+        message.external_order_id if completes else None,
+        message.buyer if completes else None,
     )
 
 
@@ -163,7 +200,10 @@ async def adopt_messages(conn: Conn, ticket_id: UUID) -> int:
                AND (m.external_order_id = t.external_order_id
                     OR m.replies_to && ARRAY (SELECT e.external_id FROM ticket_messages JOIN external_messages e
                                                   ON e.id = external_message_id WHERE ticket_id = $1))
-            RETURNING m.id, m.kind, m.body, m.received_at)
+            RETURNING m.id, m.kind, m.body, m.received_at),
+        later AS (
+            UPDATE tickets SET last_message_at = greatest(last_message_at, (SELECT max(received_at) FROM adopted))
+             WHERE id = $1 AND EXISTS (SELECT FROM adopted))
         INSERT INTO ticket_messages (ticket_id, external_message_id, kind, body, sent_at)
         SELECT $1, id, kind, body, received_at FROM adopted RETURNING id
         """,
@@ -172,36 +212,38 @@ async def adopt_messages(conn: Conn, ticket_id: UUID) -> int:
     return len(adopted)
 
 
-async def settle_ticket(conn: Conn, ticket_id: UUID) -> datetime | None:
-    """Make the ticket what its messages say, in whatever order they came, and when to answer by. What wants an answer
-    waits for it until the seller writes later than that, or a person closes the ticket after it came to us.
+async def settle_tickets(conn: Conn, ticket_ids: Collection[UUID]) -> dict[UUID, datetime | None]:
+    """Make tickets what their messages say, in whatever order they came, and when to answer each by. What wants an
+    answer waits for it until the seller writes later than that, or a person closes the ticket after it came to us.
     """
-    due: datetime | None = await conn.fetchval(
+    rows = await conn.fetch(
         """
         WITH messages AS (
-            SELECT m.sent_at, m.kind = ANY ($2::text[]) AS opens, m.created_at, e.external_id, e.subject, e.language,
-                   coalesce(max(m.sent_at) FILTER (WHERE m.kind = 'SELLER_REPLY') OVER (), '-infinity') AS replied_at
-              FROM ticket_messages m JOIN external_messages e ON e.id = m.external_message_id WHERE ticket_id = $1)
+            SELECT ticket_id, m.sent_at, m.kind = ANY ($2::text[]) AS opens, e.external_id, e.subject, e.language,
+                   coalesce(m.created_at > closed_at, true) AS is_new,
+                   coalesce(max(m.sent_at) FILTER (WHERE m.kind = 'SELLER_REPLY') OVER (PARTITION BY ticket_id),
+                            '-infinity') AS replied_at
+              FROM tickets t JOIN ticket_messages m ON m.ticket_id = t.id
+              JOIN external_messages e ON e.id = m.external_message_id WHERE t.id = ANY ($1::uuid[]))
         UPDATE tickets t
            SET status = CASE WHEN since_closed = 0 THEN 'CLOSED' WHEN waits_since IS NULL THEN 'ANSWERED'
                              ELSE 'OPEN' END,
                reply_by = waits_since + $3::interval, last_message_at = latest, updated_at = clock_timestamp(),
                subject = subjects[1], language = languages[1]
-          FROM (SELECT max(sent_at) AS latest,
+          FROM (SELECT ticket_id, max(sent_at) AS latest,
                        count(*) FILTER (WHERE opens AND is_new) AS since_closed,
                        min(sent_at) FILTER (WHERE opens AND is_new AND sent_at > replied_at) AS waits_since,
                        array_agg(subject ORDER BY sent_at, external_id) FILTER (WHERE opens) AS subjects,
                        array_agg(language ORDER BY sent_at, external_id)
                            FILTER (WHERE opens AND language IS NOT NULL) AS languages
-                  FROM (SELECT messages.*, coalesce(messages.created_at > closed_at, true) AS is_new
-                          FROM messages, tickets WHERE id = $1) judged) summary
-         WHERE id = $1 RETURNING reply_by
+                  FROM messages GROUP BY ticket_id) summary
+         WHERE t.id = ticket_id RETURNING t.id, reply_by
         """,
-        ticket_id,
+        list(ticket_ids),
         _OPENS,
         REPLY_WITHIN,
     )
-    return due
+    return {row["id"]: row["reply_by"] for row in rows}
 
 
 async def close_ticket(pool: Pool, tenant_id: str, ticket_id: UUID) -> Ticket | None:
