@@ -62,7 +62,9 @@ async def start(stack: Stack, pool: Pool, tmp_path: Path) -> AsyncIterator[Start
 async def test_what_one_replica_leaves_in_hand_the_other_does_once(
     pool: Pool, pool_of: OpenPool, start: Start, told: Told, tmp_path: Path, end: signal.Signals
 ) -> None:
-    """One dies, is frozen and wakes up, or is stopped, with all leases in hand."""
+    """One dies, is frozen and wakes up, or is stopped, with all leases in hand. Who wakes up has lost them, or its
+    statements have taken too long.
+    """
     said = tmp_path / "one"
     owner = await pool_of("poller_owner")
     await owner.execute(SEEN)
@@ -89,7 +91,7 @@ async def test_what_one_replica_leaves_in_hand_the_other_does_once(
     before = await pool.fetch("SELECT * FROM poll_schedules ORDER BY tenant_id")
     if end is signal.SIGSTOP:
         one.send_signal(signal.SIGCONT)
-        await eventually(lambda: returns(said.read_text().count("poll was overtaken") == TENANTS))
+        await eventually(lambda: returns(said.read_text().count("poll_failed") == TENANTS))
     assert await pool.fetch("SELECT * FROM poll_schedules ORDER BY tenant_id") == before
     assert len(await told(pool)) == 3 * TENANTS
     claims = await owner.fetch("SELECT * FROM seen ORDER BY token")
