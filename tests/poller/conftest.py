@@ -60,7 +60,7 @@ async def make_due(pool: Pool) -> None:
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await holds():  # noqa: ASYNC110 - the database knows
             await asyncio.sleep(0.02)
 
