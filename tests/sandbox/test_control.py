@@ -70,7 +70,7 @@ async def test_the_clock_never_goes_back(amazon: Amazon, change: dict[str, float
 @pytest.mark.parametrize(
     "fault",
     [
-        {"operation": "getOrders", "status": 500},
+        {"operation": "getEverything", "status": 500},
         {"operation": "getOrder", "status": 418},
         {"operation": "getOrder", "status": 500, "times": 0},
         {"operation": "getOrder"},
@@ -85,5 +85,5 @@ async def test_the_clock_never_goes_back(amazon: Amazon, change: dict[str, float
 async def test_a_wrong_fault_is_refused(amazon: Amazon, fault: dict[str, object]) -> None:
     assert (await amazon.http.post("/sandbox/faults", json=fault)).status_code == 400
     assert (await amazon.control("POST", "faults", {"operation": "token", "status": 500}))["faults"] == [
-        {"operation": "token", "status": 500, "sellerId": None, "times": 1, "delaySeconds": None}
+        {"operation": "token", "status": 500, "sellerId": None, "times": 1, "share": None, "delaySeconds": None}
     ]

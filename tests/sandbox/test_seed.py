@@ -80,13 +80,13 @@ def test_times_increase_and_lie_in_the_window(book: SeededBook) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(books())
-def test_positions_are_in_the_order_of_their_times(book: SeededBook) -> None:
+def test_the_walk_is_in_the_order_of_its_times(book: SeededBook) -> None:
     families: tuple[Family, ...] = ("created", "updated")
     for family in families:
-        positions = book.positions(family)
-        assert sorted(positions) == list(range(len(book)))
-        places = [(book.time(family, index), index) for index in positions]
-        assert places == sorted(places)
+        places = [(book.time(family, index), index) for index in range(len(book))]
+        assert list(book.walk(family, (0, -1))) == sorted(places)
+        for start in (places[0], places[-1], (places[len(book) // 2][0] + 1, -1), (places[len(book) // 2][0], 0)):
+            assert list(book.walk(family, start)) == sorted(place for place in places if place >= start)
 
 
 @settings(max_examples=25, deadline=None)
