@@ -146,10 +146,12 @@ async def download(request: HttpRequest, sandbox: Sandbox, address: str) -> Resp
         await _writing(sandbox, seller, report)
     sandbox.count(faults.DOWNLOAD, told.seller_id, 200)
     file = _file(sandbox, seller, report)
-    charset = f"; charset={report.habits.charset}" if report.habits.declares_charset else ""
     size = file.stat().st_size  # a local file
     headers = {"content-length": str(size)}
-    return Stream(_parts(request, file, size, told.oddity), media_type=f"text/plain{charset}", headers=headers)
+    parts = _parts(request, file, size, told.oddity)
+    if report.habits.declares_charset:
+        return Stream(parts, media_type="text/plain", encoding=report.habits.charset, headers=headers)
+    return Stream(parts, media_type="application/octet-stream", headers=headers)
 
 
 async def _parts(request: HttpRequest, file: Path, size: int, oddity: str | None) -> AsyncIterator[bytes]:
