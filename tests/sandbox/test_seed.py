@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devstack.sandbox.life import Change, Pace
+from devstack.sandbox.life import DAY, Change, Pace
 from devstack.sandbox.marketplaces import MARKETPLACES
 from devstack.sandbox.orderbook import FULFILLED_BY, FULFILLMENT_STATUSES, Family
-from devstack.sandbox.seed import DAY, SeededBook
+from devstack.sandbox.seed import SeededBook
 
 ANCHOR = 1_800_000_000.5
 
