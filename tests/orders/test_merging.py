@@ -85,6 +85,7 @@ def test_an_item_that_could_be_either_of_two_has_no_id() -> None:
         "b2",
     ]
     assert [each.external_item_id for each in merge(full(1, skus="ab"), row(2, skus="aab")).items] == [None, None, "b1"]
+    assert [each.external_item_id for each in merge(full(1, skus="aab"), row(2, skus="ab")).items] == [None, "b2"]
 
 
 @pytest.mark.parametrize(
