@@ -143,6 +143,13 @@ async def test_rows_that_come_batches_later_continue_their_order() -> None:
     assert [each.continues for each in parts] == [None, Continues(updated_at, 2), Continues(updated_at, 3)]
 
 
+async def test_what_continues_an_order_knows_its_latest_change_so_far() -> None:
+    first, later = line(1, last_updated_date="2026-01-09T00:00:00Z"), line(1)
+    found = await batches(document(first, line(2), later, line(3), later), batch_orders=1)
+    last = found[-1][0].continues
+    assert last == Continues(datetime(2026, 1, 9, tzinfo=UTC), 2)
+
+
 async def test_a_shuffled_report_is_stored_whole_and_a_second_time_not_at_all(pool: Pool) -> None:
     lines = [line(number, sku=f"{place}", item_price=f"{place}.10") for place in range(3) for number in range(40)]
     for _ in range(2):
