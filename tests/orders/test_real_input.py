@@ -14,7 +14,7 @@ import pytest
 
 from devstack.servers import AMAZON_MODELS
 from devstack.stack import Stack
-from orders import backfill, queries
+from orders import backfill, order_queries, queries
 from orders.domain import from_amazon
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
@@ -163,5 +163,5 @@ async def test_an_order_fetched_alone_keeps_every_value_too(
     for order_id in read_model(MODEL):
         order = from_amazon(await amazon_orders.get_order(api, seller.tenant_id, order_id))
         async with pool.acquire() as conn, conn.transaction():
-            await queries.upsert_orders(conn, seller.tenant_id, [order])
+            await order_queries.upsert_orders(conn, seller.tenant_id, [order])
     compare_all(await answered(pool, stack, settings, outbox, seller.tenant_id))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from devstack.stack import Stack
-from orders import queries
+from orders import order_queries
 from orders.domain import DeliveryStatus, Item, NewOrder, OrderStatus
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
@@ -59,7 +59,7 @@ def order(number: int, total: str | None = "441.50") -> NewOrder:
 
 async def store(pool: Pool, *orders: NewOrder, tenant_id: str = TENANT) -> None:
     async with pool.acquire() as conn, conn.transaction():
-        await queries.upsert_orders(conn, tenant_id, orders)
+        await order_queries.upsert_orders(conn, tenant_id, orders)
 
 
 async def test_the_list_has_every_field_of_an_order(http: httpx.AsyncClient, pool: Pool) -> None:

@@ -11,6 +11,7 @@ import pytest
 from poller import ticket_queries
 from poller.domain import Fetched, MailboxLease, MailboxLostError
 from poller.intake import Intake, take_batch
+from poller.mail import MAX_ATTACHMENT_BYTES
 from shared.db import Pool
 from shared.outbox import Outbox
 from tests.conftest import OpenPool, Told
@@ -219,3 +220,40 @@ async def test_replicas_with_many_tenants_in_opposite_orders_do_not_stop_each_ot
             await pool.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
         await asyncio.gather(*(read(number, held) for number, held in enumerate(leases)))
         assert await counted(pool) == (20, 20, 20, 20)
+
+
+@pytest.mark.parametrize("kind", ["BBC_MESSAGE_SENT_TO_MERCHANT", "BBC_MESSAGE_CONFIRMATION_TO_MERCHANT", "OTHER"])
+async def test_the_first_good_mail_of_any_kind_verifies_its_address_once(
+    pool: Pool, outbox: Outbox, told: Told, kind: str
+) -> None:
+    await follow(pool, inbound_addresses=[address(status="PENDING")], synced_at=NOW)
+    intake = Intake(pool, outbox, SERVER)
+    held = await lease(pool)
+    await take_batch(intake, held, 7, [fetched(1, raw(results=""))])
+    assert await told(pool) == []
+    mails = [fetched(uid, raw(f"m-{uid}", kind=kind)) for uid in (2, 3)]
+    await take_batch(intake, held, 7, mails)
+    await follow(pool, inbound_addresses=[address(status="PENDING")], synced_at=NOW + MINUTE)
+    await take_batch(intake, held, 7, [fetched(4, raw("m-4", kind=kind))])
+    verified = [event for subject, event in await told(pool) if subject == "tenant.address_verified"]
+    assert [(event["tenantId"], event["inboundAddress"]) for event in verified] == [(TENANT, ADDRESS)]
+
+
+async def test_an_address_that_goes_to_another_tenant_is_verified_anew(intake: Intake, pool: Pool, told: Told) -> None:
+    await follow(pool, tenant_id="kbz-002", inbound_addresses=[address(status="PENDING")], synced_at=NOW)
+    await take_batch(intake, await lease(pool), 7, [fetched()])
+    assert [(subject, event["tenantId"]) for subject, event in await told(pool)] == [
+        ("tenant.address_verified", "kbz-002"),
+        ("message.received", "kbz-002"),
+    ]
+
+
+async def test_a_file_that_is_too_large_is_noted_without_its_content(intake: Intake, pool: Pool) -> None:
+    start = raw().split(b"Content-Type")[0] + b"Content-Type: application/zip\r\n\r\n"
+    await take_batch(intake, await lease(pool), 7, [fetched(1, start + b"z" * (MAX_ATTACHMENT_BYTES + 1))])
+    assert await reasons(pool) == []
+    [ticket] = await ticket_queries.list_tickets(pool, TENANT, limit=10)
+    found = await ticket_queries.get_ticket(pool, TENANT, ticket.id)
+    assert found is not None
+    [file] = found[1][0].attachments
+    assert (file.media_type, file.size_bytes, file.sha256) == ("application/zip", MAX_ATTACHMENT_BYTES + 1, None)

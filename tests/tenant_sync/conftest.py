@@ -16,7 +16,7 @@ from shared.events import (
     ConnectionConnected,
     ConnectionDisconnected,
     Event,
-    MessageReceived,
+    TenantAddressVerified,
     TenantArchived,
     TenantCreated,
     TenantSynced,
@@ -140,7 +140,7 @@ class Service(Struct):
             case ConnectionDisconnected():
                 handler = handlers.note_disconnection
                 del bound["outbox"], bound["settings"]
-            case MessageReceived():
+            case TenantAddressVerified():
                 handler = handlers.activate_address
                 del bound["settings"]
             case _:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.events import Event, MessageReceived, MessageSource, TenantArchived, TenantCreated, TenantUpdated
+from shared.events import Event, TenantAddressVerified, TenantArchived, TenantCreated, TenantUpdated
 from tenant_sync import product, sync
 from tenant_sync.domain import ProductTenant, SyncRunningError, TenantNotVisibleYetError
 from tests.builders import connected
@@ -112,17 +112,10 @@ class World:
 
     async def mail(self, tenant_id: str) -> None:
         email = await self.databases.email(tenant_id)
-        message = MessageReceived(
-            tenant_id=tenant_id,
-            marketplace="AMAZON",
-            message_id=uuid4(),
-            external_id="m",
-            ticket_id=uuid4(),
-            source=MessageSource.EMAIL,
-            inbound_address=email,
-            received_at=connected().connected_at,
+        verified = TenantAddressVerified(
+            tenant_id=tenant_id, marketplace="AMAZON", inbound_address=email, at=connected().connected_at
         )
-        await self._deliver(message, str(uuid4()))
+        await self._deliver(verified, str(uuid4()))
 
     async def _deliver(self, event: Event, event_id: str) -> None:
         self.heard.append((event, event_id))

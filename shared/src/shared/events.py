@@ -94,6 +94,17 @@ class TenantSynced(TenantEvent, frozen=True, kw_only=True, rename="camel"):
         return self.status == "ARCHIVED"
 
 
+class TenantAddressVerified(TenantEvent, frozen=True, kw_only=True, rename="camel"):
+    """The first mail of the marketplace has come to one of the tenant's addresses: it is set up as it should be."""
+
+    SUBJECT: ClassVar[str] = "tenant.address_verified"
+    PUBLISHERS: ClassVar[tuple[str, ...]] = ("poller",)
+
+    marketplace: Marketplace
+    inbound_address: str
+    at: datetime
+
+
 class ConnectionConnected(TenantEvent, frozen=True, kw_only=True, rename="camel"):
     """The seller's account is usable: credentials are in Vault and the connection is committed."""
 
@@ -270,6 +281,7 @@ EVENTS: tuple[type[Event], ...] = (
     TenantUpdated,
     TenantArchived,
     TenantSynced,
+    TenantAddressVerified,
     ConnectionConnected,
     ConnectionDisconnected,
     ConnectionRejected,

@@ -25,7 +25,7 @@ from shared.events import (
 from shared.outbox import Outbox
 from shared.telemetry import log
 
-from . import queries
+from . import order_queries, queries
 from .domain import (
     Job,
     JobState,
@@ -144,7 +144,7 @@ async def _store(pool: Pool, outbox: Outbox, lease: Lease, page: SearchOrdersPag
         )
         if job is None:
             return None
-        await queries.upsert_orders(conn, lease.job.tenant_id, orders)
+        await order_queries.upsert_orders(conn, lease.job.tenant_id, orders)
         done = job.state is JobState.COMPLETED
         await outbox.add(conn, (BackfillCompleted if done else BackfillProgressed)(**_told(job)))
     return job

@@ -17,7 +17,7 @@ from shared.events import (
 )
 from shared.outbox import Outbox
 
-from . import backfill, queries
+from . import backfill, order_queries, queries
 from .domain import AccountDisconnectedError, TenantArchivedError, TenantNotConnectedError, from_amazon
 from .settings import OrdersSettings
 
@@ -61,7 +61,7 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
         return
     if await queries.get_connection(pool, event.tenant_id) is None:
         raise TenantNotConnectedError(f"The tenant {event.tenant_id} has no connected account to ask for the order.")
-    if await queries.has_order(pool, event.tenant_id, event.external_order_id):
+    if await order_queries.has_order(pool, event.tenant_id, event.external_order_id):
         return
     try:
         order = from_amazon(
@@ -75,7 +75,7 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
     async with pool.acquire() as conn, conn.transaction():
         if not await inbox.claim(conn, "fetch_missing_order", event_id):
             return
-        for stored in await queries.upsert_orders(conn, event.tenant_id, [order]):
+        for stored in await order_queries.upsert_orders(conn, event.tenant_id, [order]):
             await outbox.add(
                 conn,
                 OrderStored(

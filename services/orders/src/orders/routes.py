@@ -14,7 +14,7 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from shared.web import json_response
 
-from . import backfill, queries
+from . import backfill, order_queries, queries
 from .domain import BackfillNotFoundError, Item, Job, OrderNotFoundError, StoredOrder
 
 MAX_PAGE = 200
@@ -43,7 +43,7 @@ async def list_orders(
         str | None, QueryParameter(name="externalOrderId", pattern=r"^[A-Za-z0-9-]{1,64}$", max_length=64)
     ] = None,
 ) -> Response[bytes]:
-    orders = await queries.list_orders(
+    orders = await order_queries.list_orders(
         pool,
         tenant_id,
         limit=limit + 1,
@@ -63,7 +63,7 @@ async def list_orders(
 async def get_order(
     order_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]
 ) -> Response[bytes]:
-    found = await queries.get_order(pool, tenant_id, order_id)
+    found = await order_queries.get_order(pool, tenant_id, order_id)
     if found is None:
         raise OrderNotFoundError("There is no such order.")
     order, items = found

@@ -158,6 +158,8 @@ class Address(Struct, frozen=True):
     tenant_id: str
     marketplace: str
     enabled: bool
+    verified: bool
+    """A mail of the marketplace has come to it."""
 
 
 class MailboxLease(Struct, frozen=True):
@@ -230,7 +232,7 @@ class AttachmentInfo(Struct, frozen=True, rename="camel"):
     name: str | None
     media_type: str
     size_bytes: int
-    sha256: str
+    sha256: str | None
 
 
 class AttachmentFile(Struct, frozen=True):

@@ -11,7 +11,7 @@ from msgspec import Struct
 from prometheus_client import Counter
 
 from shared.db import Conn, Pool
-from shared.events import MessageSource
+from shared.events import MessageSource, TenantAddressVerified
 from shared.outbox import Outbox
 from shared.telemetry import log
 
@@ -101,7 +101,14 @@ def address_of(recipients: Sequence[str], addresses: dict[str, Address]) -> Addr
 
 
 async def accept(conn: Conn, outbox: Outbox, address: Address, mail: Mail, received_at: datetime) -> None:
-    """A mail that is what it should be, as a message."""
+    """A mail that is what it should be, as a message; the first one verifies its address."""
+    if address.email and not address.verified and (at := await queries.verify_address(conn, address.email)):
+        await outbox.add(
+            conn,
+            TenantAddressVerified(
+                tenant_id=address.tenant_id, marketplace=address.marketplace, inbound_address=address.email, at=at
+            ),
+        )
     message = IncomingMessage(
         external_id=mail.message_id,
         external_order_id=mail.order_id,

@@ -81,4 +81,4 @@ async def _address(conn: Conn, recipients: list[str], tenant_id: str | None) -> 
         raise TenantNotFoundError("There is no such tenant.")
     if archived:
         raise NotReleasableError("The tenant is archived: activate it in the product first.")
-    return address or Address(None, tenant_id, AMAZON, enabled=True)
+    return address or Address(None, tenant_id, AMAZON, enabled=True, verified=True)

@@ -183,13 +183,15 @@ async def replace_addresses(conn: Conn, event: TenantSynced) -> None:
     await conn.execute("UPDATE inbound_addresses SET enabled = false WHERE tenant_id = $1", event.tenant_id)
     await conn.execute(
         """
-        INSERT INTO inbound_addresses (email, tenant_id, marketplace, country, enabled)
-        SELECT DISTINCT ON (lower(email)) lower(email), $1, marketplace, country, status <> 'DISABLED' AND NOT $6
+        INSERT INTO inbound_addresses AS i (email, tenant_id, marketplace, country, enabled, verified)
+        SELECT DISTINCT ON (lower(email))
+               lower(email), $1, marketplace, country, status <> 'DISABLED' AND NOT $6, status = 'ACTIVE'
           FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) a (email, marketplace, country, status)
          ORDER BY lower(email)
         ON CONFLICT (email) DO UPDATE
            SET tenant_id = excluded.tenant_id, marketplace = excluded.marketplace, country = excluded.country,
-               enabled = excluded.enabled
+               enabled = excluded.enabled,
+               verified = excluded.verified OR (i.verified AND i.tenant_id = excluded.tenant_id)
         """,
         event.tenant_id,
         [address.email for address in event.inbound_addresses],
@@ -203,10 +205,19 @@ async def replace_addresses(conn: Conn, event: TenantSynced) -> None:
 async def list_addresses(conn: Conn, emails: Sequence[str]) -> dict[str, Address]:
     """Those of the addresses that are ours, by address."""
     rows = await conn.fetch(
-        "SELECT email, tenant_id, marketplace, enabled FROM inbound_addresses WHERE email = ANY ($1::text[])",
+        "SELECT email, tenant_id, marketplace, enabled, verified FROM inbound_addresses WHERE email = ANY ($1::text[])",
         list(emails),
     )
     return {row["email"]: Address(**row) for row in rows}
+
+
+async def verify_address(conn: Conn, email: str) -> datetime | None:
+    """A mail of the marketplace has come to it; when, if it is the first."""
+    at: datetime | None = await conn.fetchval(
+        "UPDATE inbound_addresses SET verified = true WHERE email = $1 AND NOT verified RETURNING clock_timestamp()",
+        email,
+    )
+    return at
 
 
 async def claim_mailbox(pool: Pool, name: str, lease: timedelta) -> MailboxLease | None:

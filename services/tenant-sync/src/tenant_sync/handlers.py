@@ -6,8 +6,7 @@ from shared.db import Pool
 from shared.events import (
     ConnectionConnected,
     ConnectionDisconnected,
-    MessageReceived,
-    MessageSource,
+    TenantAddressVerified,
     TenantArchived,
     TenantCreated,
     TenantUpdated,
@@ -67,10 +66,8 @@ async def note_disconnection(event: ConnectionDisconnected, event_id: str, *, po
             await queries.disconnect(conn, event)
 
 
-async def activate_address(event: MessageReceived, event_id: str, *, pool: Pool, outbox: Outbox) -> None:
+async def activate_address(event: TenantAddressVerified, event_id: str, *, pool: Pool, outbox: Outbox) -> None:
     """The first valid mail proves an address."""
-    if event.source is not MessageSource.EMAIL or event.inbound_address is None:
-        return
     async with pool.acquire() as conn, conn.transaction():
         if not await inbox.claim(conn, "activate_address", event_id):
             return

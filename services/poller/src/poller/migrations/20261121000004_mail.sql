@@ -6,7 +6,8 @@ create table inbound_addresses (
     tenant_id   text    not null,
     marketplace text    not null,
     country     text    not null,
-    enabled     boolean not null
+    enabled     boolean not null,
+    verified    boolean not null -- a mail of the marketplace has come to it
 );
 create index inbound_addresses_of_tenant on inbound_addresses (tenant_id);
 
@@ -62,8 +63,8 @@ create table attachments (
     name                text,
     media_type          text   not null,
     size_bytes          bigint not null,
-    sha256              text   not null,
-    content             bytea -- null where it was too large to be kept
+    sha256              text, -- null, as is the content, where it was too large to be kept
+    content             bytea
 );
 create index attachments_of_message on attachments (external_message_id);
 
