@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -25,6 +26,10 @@ LOGIN = "http://127.0.0.1:9/oauth/login?kept=1"
 APPLICATION = "amzn1.sp.solution.test"
 KEYBUZZ = "amzn1.sp.solution.keybuzz"
 MODELS = Path(__file__).parents[3] / "shared" / "amazon-models"
+
+REPORTS = "/reports/2021-06-30"
+BY_ORDER_DATE = "GET_FLAT_FILE_ALL_ORDERS_DATA_BY_ORDER_DATE_GENERAL"
+BY_LAST_UPDATE = "GET_FLAT_FILE_ALL_ORDERS_DATA_BY_LAST_UPDATE_GENERAL"
 
 Answer = dict[str, Any]
 
@@ -181,6 +186,36 @@ class Amazon:
             if "pagination" not in body:
                 return found
             parameters["paginationToken"] = body["pagination"]["nextToken"]
+
+    async def report(self, tokens: Tokens, **changes: object) -> httpx.Response:
+        """Asked for; of the last 30 days by date of order, unless told otherwise."""
+        now = datetime.fromisoformat((await self.control("GET", "clock"))["now"])
+        body = {
+            "reportType": BY_ORDER_DATE,
+            "marketplaceIds": ["A13V1IB3VIYZZH"],
+            "dataStartTime": (now - timedelta(days=30)).isoformat(),
+            "dataEndTime": now.isoformat(),
+            **changes,
+        }
+        headers = {"x-amz-access-token": tokens.access}
+        return await self.http.post(f"{REPORTS}/reports", json=body, headers=headers)
+
+    async def done(self, tokens: Tokens, report_id: str) -> Answer:
+        """What became of a report; the clock jumps ahead until something did."""
+        while True:
+            answer = await self.get(f"{REPORTS}/reports/{report_id}", tokens)
+            if answer.status_code == 200 and not answer.json()["processingStatus"].startswith("IN_"):
+                told: Answer = answer.json()
+                return told
+            await self.advance(20)
+
+    async def document(self, tokens: Tokens, report_id: str) -> tuple[Answer, httpx.Response]:
+        """Of a report that is done: where it is said to be, and the download."""
+        told = await self.done(tokens, report_id)
+        assert told["processingStatus"] == "DONE", told
+        answer = await self.get(f"{REPORTS}/documents/{told['reportDocumentId']}", tokens)
+        assert answer.status_code == 200, answer.text
+        return answer.json(), await self.http.get(answer.json()["url"])
 
     async def get(
         self, path: str, tokens: Tokens | None, parameters: Mapping[str, str | int | list[str]] | None = None

@@ -36,6 +36,10 @@ async def test_cancelled_orders_come_as_often_as_told(amazon: Amazon) -> None:
         {"orders": 1, "region": "EU", "marketplaceIds": ["ATVPDKIKX0DER"]},
         {"orders": 1, "cancelledEvery": 0},
         {"orders": 1, "ordres": 2},
+        {"orders": 1, "ordersPerDay": -1},
+        {"orders": 1, "unknownEvery": 0},
+        {"orders": 1, "reports": {"charset": "EBCDIC"}},
+        {"orders": 1, "reports": {"headers": {"order-item-id": "?"}}},
     ],
 )
 async def test_a_wrong_seller_is_refused(amazon: Amazon, spec: dict[str, object]) -> None:
@@ -70,7 +74,7 @@ async def test_the_clock_never_goes_back(amazon: Amazon, change: dict[str, float
 @pytest.mark.parametrize(
     "fault",
     [
-        {"operation": "getOrders", "status": 500},
+        {"operation": "getEverything", "status": 500},
         {"operation": "getOrder", "status": 418},
         {"operation": "getOrder", "status": 500, "times": 0},
         {"operation": "getOrder"},
@@ -80,10 +84,18 @@ async def test_the_clock_never_goes_back(amazon: Amazon, change: dict[str, float
         {"operation": "getOrder", "status": "invalid_grant"},
         {"operation": "getOrder", "status": "cut"},
         {"operation": "getOrder", "status": "not_json"},
+        {"operation": "getOrder", "status": "FATAL"},
+        {"operation": "createReport", "status": "cut"},
+        {"operation": "createReport", "status": "FATAL", "delaySeconds": 1},
+        {"operation": "getReportDocument", "status": "CANCELLED"},
+        {"operation": "download", "status": "role_missing"},
+        {"operation": "token", "status": "role_missing"},
+        {"operation": "getOrder", "status": 500, "share": 0},
+        {"operation": "getOrder", "status": 500, "share": 1.1},
     ],
 )
 async def test_a_wrong_fault_is_refused(amazon: Amazon, fault: dict[str, object]) -> None:
     assert (await amazon.http.post("/sandbox/faults", json=fault)).status_code == 400
     assert (await amazon.control("POST", "faults", {"operation": "token", "status": 500}))["faults"] == [
-        {"operation": "token", "status": 500, "sellerId": None, "times": 1, "delaySeconds": None}
+        {"operation": "token", "status": 500, "sellerId": None, "times": 1, "share": None, "delaySeconds": None}
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devstack.sandbox.life import Change, Pace
 from devstack.sandbox.marketplaces import MARKETPLACES
 from devstack.sandbox.orderbook import FULFILLED_BY, FULFILLMENT_STATUSES, Family
 from devstack.sandbox.seed import DAY, SeededBook
@@ -29,6 +30,30 @@ def books(draw: st.DrawFn, most: int = 150) -> SeededBook:
         cancelled_every=draw(st.none() | st.integers(1, 50)),
         anchor=ANCHOR,
     )
+
+
+@st.composite
+def living_books(draw: st.DrawFn) -> SeededBook:
+    """Sellers with new orders, at first as many as before, at any moment of three weeks."""
+    anchor = int(ANCHOR) * 1000
+    days, orders = draw(st.integers(1, 60)), draw(st.integers(0, 150))
+    second = anchor + draw(st.integers(0, 5 * DAY)) // 1000 * 1000
+    paces = [
+        Pace(since=anchor, orders_per_day=draw(st.sampled_from([0, 3, 40.5]))),
+        Pace(since=second, orders_per_day=9),
+    ]
+    book = SeededBook(
+        seller_id="ALIVE",
+        marketplace_ids=["A13V1IB3VIYZZH"],
+        orders=orders,
+        days=days,
+        seed=draw(st.integers()),
+        cancelled_every=draw(st.none() | st.integers(2, 9)),
+        anchor=ANCHOR,
+        paces=paces[: draw(st.integers(1, 2))],
+        story=draw(st.booleans()) and orders > 90,
+    )
+    return book.at(anchor + draw(st.integers(0, 21 * DAY)))
 
 
 def story() -> SeededBook:
@@ -79,18 +104,18 @@ def test_times_increase_and_lie_in_the_window(book: SeededBook) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(books())
-def test_positions_are_in_the_order_of_their_times(book: SeededBook) -> None:
+@given(books() | living_books().filter(len))
+def test_the_walk_is_in_the_order_of_its_times(book: SeededBook) -> None:
     families: tuple[Family, ...] = ("created", "updated")
     for family in families:
-        positions = book.positions(family)
-        assert sorted(positions) == list(range(len(book)))
-        places = [(book.time(family, index), index) for index in positions]
-        assert places == sorted(places)
+        places = [(book.time(family, index), index) for index in range(len(book))]
+        assert list(book.walk(family, (0, -1))) == sorted(places)
+        for start in (places[0], places[-1], (places[len(book) // 2][0] + 1, -1), (places[len(book) // 2][0], 0)):
+            assert list(book.walk(family, start)) == sorted(place for place in places if place >= start)
 
 
 @settings(max_examples=25, deadline=None)
-@given(books(60) | st.builds(story))
+@given(books(60) | st.builds(story) | living_books())
 def test_the_parts_of_an_order_agree(book: SeededBook) -> None:
     for index in range(len(book)):
         check(book.order(index), book, index)
@@ -167,3 +192,82 @@ def test_every_status_occurs() -> None:
         anchor=ANCHOR,
     )
     assert {book.traits(index).status for index in range(3000)} == set(FULFILLMENT_STATUSES)
+
+
+@settings(max_examples=25, deadline=None)
+@given(living_books(), st.integers(0, 3 * DAY))
+def test_an_order_that_was_served_is_the_same_until_it_is_updated(book: SeededBook, passed: int) -> None:
+    later = book.at(book.now + passed)
+    assert len(later) >= len(book)
+    for index in range(len(book)):
+        before, after = book.order(index), later.order(index)
+        assert book.find(str(before["orderId"])) == later.find(str(before["orderId"])) == index
+        if later.time("updated", index) == book.time("updated", index):
+            assert after == before
+        else:
+            assert later.time("updated", index) > book.now
+            assert frame(after) == frame(before)
+    for index in range(len(book), len(later)):
+        assert book.now < later.time("created", index) <= later.now
+        assert book.find(str(later.order(index)["orderId"])) is None
+
+
+def frame(order: Any) -> object:
+    """What an update never changes."""
+    items = [(item["orderItemId"], item["product"]) for item in order["orderItems"]]
+    return order["orderId"], order["createdTime"], order["salesChannel"], order["buyer"], order["recipient"], items
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 149), max_size=5), st.integers(0, 10 * DAY))
+def test_a_changed_order_leaves_its_course_and_is_found_where_it_was_changed(indexes: list[int], passed: int) -> None:
+    anchor = int(ANCHOR) * 1000
+    at = anchor + DAY
+
+    def made(changes: dict[str, list[Change]]) -> SeededBook:
+        return SeededBook(
+            seller_id="ALIVE",
+            marketplace_ids=["A13V1IB3VIYZZH"],
+            orders=150,
+            days=9,
+            seed=1,
+            cancelled_every=15,
+            anchor=ANCHOR,
+            paces=[Pace(since=anchor, orders_per_day=20)],
+            changes=changes,
+        )
+
+    plain = made({})
+    change = Change(at=at, status="SHIPPED", package="IN_TRANSIT", carrier="DHL", tracking="JD1")
+    book = made({str(plain.order(index)["orderId"]): [change] for index in indexes}).at(at + passed)
+    assert book.at(at - 1).order(0) == plain.at(at - 1).order(0)
+    for index in indexes:
+        order: Any = book.order(index)
+        assert (book.traits(index).status, book.time("updated", index)) == ("SHIPPED", at)
+        assert order["packages"][0]["trackingNumber"] == "JD1"
+        assert book.at(at - 1).order(index) == plain.at(at - 1).order(index)
+    walked = list(book.walk("updated", (0, -1)))
+    assert walked == sorted((book.time("updated", index), index) for index in range(len(book)))
+    assert {(at, index) for index in indexes} <= set(walked)
+
+
+def test_every_order_comes_to_an_end() -> None:
+    anchor = int(ANCHOR) * 1000
+    book = SeededBook(
+        seller_id="ALIVE",
+        marketplace_ids=["A13V1IB3VIYZZH"],
+        orders=300,
+        days=30,
+        seed=1,
+        cancelled_every=15,
+        anchor=ANCHOR,
+        paces=[Pace(since=anchor, orders_per_day=0)],
+    ).at(anchor + 40 * DAY)
+    states = [book.state(index) for index in range(300)]
+    ends = {(state.status, state.package) for state in states}
+    assert ends == {
+        ("SHIPPED", "DELIVERED"),
+        ("SHIPPED", "UNDELIVERABLE"),
+        ("CANCELLED", None),
+        ("UNFULFILLABLE", None),
+    }

@@ -5,13 +5,17 @@ import time
 import httpx
 import pytest
 
-from tests.sandbox.conftest import KEYBUZZ, Amazon, Tokens
+from tests.sandbox.conftest import BY_ORDER_DATE, KEYBUZZ, REPORTS, Amazon, Tokens
 
 OPERATIONS = [
     ("/orders/2026-01-01/orders?createdAfter=2020-01-01T00:00:00Z", "searchOrders", "0.0056", 20),
     ("/orders/2026-01-01/orders/{order_id}", "getOrder", "0.5", 30),
     ("/sellers/v1/marketplaceParticipations", "getMarketplaceParticipations", "0.016", 15),
     ("/messaging/v1/orders/{order_id}/messages", "getMessages", "1", 5),
+    (f"{REPORTS}/reports?reportTypes={BY_ORDER_DATE}", "getReports", "0.0222", 10),
+    ("/orders/v0/orders?MarketplaceIds=A13V1IB3VIYZZH&CreatedAfter=2020-01-01", "getOrders", "0.0167", 20),
+    ("/orders/v0/orders/{order_id}", "getOrderV0", "0.5", 30),
+    ("/orders/v0/orders/{order_id}/orderItems", "getOrderItems", "0.5", 30),
 ]
 PARTICIPATIONS = OPERATIONS[2][0]
 
@@ -202,3 +206,52 @@ async def test_calls_are_counted_until_they_are_cleared(amazon: Amazon) -> None:
     assert calls["getOrder"][seller] == {"404": 1}
     await amazon.control("DELETE", "calls")
     assert await amazon.control("GET", "calls") == {}
+
+
+@pytest.mark.parametrize(("speed", "limit"), [(1, "0.016"), (60, "0.96"), (0.5, "0.008"), (0, "0.016")])
+async def test_the_rate_is_told_in_calls_per_real_second(amazon: Amazon, speed: float, limit: str) -> None:
+    tokens = await amazon.connect(await amazon.seller())
+    await amazon.control("POST", "clock", {"speed": speed})
+    assert (await amazon.get(PARTICIPATIONS, tokens)).headers["x-amzn-RateLimit-Limit"] == limit
+
+
+@pytest.mark.parametrize(
+    ("status", "details"),
+    [
+        ("access_token_expired", "The access token you provided has expired."),
+        ("access_token_revoked", "The access token you provided is revoked, malformed or invalid."),
+        ("role_missing", ""),
+    ],
+)
+async def test_an_access_can_be_refused_on_request(amazon: Amazon, status: str, details: str) -> None:
+    seller = await amazon.seller()
+    tokens = await amazon.connect(seller)
+    await amazon.fail("getMarketplaceParticipations", status, seller)
+    refused = await amazon.get(PARTICIPATIONS, tokens)
+    assert (refused.status_code, refused.json()["errors"][0]["details"]) == (403, details)
+    assert (await amazon.get(PARTICIPATIONS, tokens)).status_code == 200
+
+
+async def test_a_pagination_token_can_expire_on_request(amazon: Amazon) -> None:
+    seller = await amazon.seller(9)
+    tokens = await amazon.connect(seller)
+    await amazon.fail("searchOrders", "pagination_token_expired", seller)
+    first = await amazon.search(tokens, maxResultsPerPage="5")
+    token = first.json()["pagination"]["nextToken"]
+    expired = await amazon.search(tokens, maxResultsPerPage="5", paginationToken=token)
+    assert (expired.status_code, "expired" in expired.json()["errors"][0]["details"]) == (400, True)
+    assert (await amazon.search(tokens, maxResultsPerPage="5", paginationToken=token)).status_code == 200
+
+
+async def test_a_fault_can_be_for_a_share_of_the_calls(amazon: Amazon) -> None:
+    seller = await amazon.seller()
+    tokens = await amazon.connect(seller)
+    order = await order_id(amazon, seller)
+    await amazon.fail("getOrder", 503, seller, share=0.5)
+    await amazon.control("POST", "clock", {"speed": 100})
+    path = f"/orders/2026-01-01/orders/{order}"
+    statuses = [(await amazon.get(path, tokens)).status_code for _ in range(60)]
+    assert set(statuses) == {200, 503}
+    await amazon.control("DELETE", "faults")
+    await amazon.fail("getOrder", 503, seller, share=1)
+    assert {(await amazon.get(path, tokens)).status_code for _ in range(5)} == {503}

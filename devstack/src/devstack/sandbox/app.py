@@ -5,7 +5,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.response import Response
 
-from . import appstore, consent, control, lwa, messaging, orders, sellers
+from . import appstore, consent, control, lwa, messaging, orders, ordersv0, reports, sellers
 from .http import HttpRequest, json_response
 from .settings import Settings
 from .spapi import request_id
@@ -30,6 +30,17 @@ def create_app(settings: Settings) -> Litestar:
             lwa.token,
             orders.search_orders,
             orders.get_order,
+            ordersv0.get_orders,
+            ordersv0.get_order,
+            ordersv0.get_order_items,
+            ordersv0.get_order_address,
+            ordersv0.get_order_buyer_info,
+            reports.create_report,
+            reports.get_report,
+            reports.get_reports,
+            reports.cancel_report,
+            reports.get_report_document,
+            reports.download,
             sellers.get_marketplace_participations,
             messaging.get_messages,
             *control.ROUTES,

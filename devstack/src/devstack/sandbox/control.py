@@ -1,7 +1,8 @@
 """The control API: what a test, a demo or a person sets and sees, under /sandbox."""
 
+import itertools
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import delete, get, post, put
@@ -10,16 +11,21 @@ from litestar.params import Parameter
 from litestar.response import Response
 
 from .clock import MAX_SPEED
-from .faults import LOGIN, Fault
+from .faults import DOWNLOAD, LOGIN, Fault
 from .http import json_response
+from .life import SENT_STATUSES, Change, PackageStatus
 from .marketplaces import BY_COUNTRY, MARKETPLACES, Region
 from .orderbook import Json
 from .quota import PLANS
+from .reportbook import Habits
 from .settings import Application
 from .state import OFFICIAL_SELLER, SECRET_OVERLAP_SECONDS, SELLER_ID, Sandbox, Seller, log
 
 _HOME: dict[Region, str] = {"NA": "US", "EU": "FR", "FE": "JP"}
-_OPERATIONS = (LOGIN, *(plan.operation for plan in PLANS))
+_OPERATIONS = (LOGIN, DOWNLOAD, *(plan.operation for plan in PLANS))
+
+
+OrdersPerDay = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class SellerSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -29,6 +35,35 @@ class SellerSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fi
     region: Region = "EU"
     marketplace_ids: tuple[str, ...] = ()
     cancelled_every: Annotated[int, msgspec.Meta(ge=1)] | None = 15
+    unknown_every: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    orders_per_day: OrdersPerDay | None = None
+    """See set_pace(); None leaves the orders as they are."""
+    reports: Habits = Habits()
+
+
+class PaceSpec(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    orders_per_day: OrdersPerDay
+
+
+class OrderChange(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What is left out stays as it is; SHIPPED and PARTIALLY_SHIPPED come with a parcel that is on its way."""
+
+    status: (
+        Literal[
+            "PENDING_AVAILABILITY",
+            "PENDING",
+            "UNSHIPPED",
+            "PARTIALLY_SHIPPED",
+            "SHIPPED",
+            "CANCELLED",
+            "UNFULFILLABLE",
+            "INVOICE_UNCONFIRMED",
+        ]
+        | None
+    ) = None
+    package_status: PackageStatus | None = None
+    carrier: str | None = None
+    tracking_number: str | None = None
 
 
 class ClockChange(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -63,9 +98,51 @@ def put_seller(seller_id: str, data: SellerSpec, sandbox: Sandbox) -> Response[b
         seed=data.seed,
         cancelled_every=data.cancelled_every,
         anchor=sandbox.clock.seconds(),
+        unknown_every=data.unknown_every,
+        reports=data.reports,
     )
     sandbox.put_seller(seller)
+    if data.orders_per_day is not None:
+        seller = sandbox.set_pace(seller, data.orders_per_day)
     return json_response(seller)
+
+
+@put("/sandbox/sellers/{seller_id:str}/pace", sync_to_thread=False)
+def set_pace(seller_id: str, data: PaceSpec, sandbox: Sandbox) -> Response[bytes]:
+    """From now on the seller's orders go on (status, parcel, delivery), and so many new ones come a day."""
+    return json_response(sandbox.set_pace(_changeable(sandbox, seller_id), data.orders_per_day))
+
+
+@put("/sandbox/sellers/{seller_id:str}/reports", sync_to_thread=False)
+def set_habits(seller_id: str, data: Habits, sandbox: Sandbox) -> Response[bytes]:
+    """How reports come that are asked for from now on."""
+    return json_response(sandbox.set_habits(_changeable(sandbox, seller_id), data))
+
+
+@post("/sandbox/sellers/{seller_id:str}/orders/{order_id:str}", status_code=200, sync_to_thread=False)
+def change_order(seller_id: str, order_id: str, data: OrderChange, sandbox: Sandbox) -> Response[bytes]:
+    """Now; nothing else becomes of the order until it is changed again."""
+    seller = _changeable(sandbox, seller_id)
+    book = sandbox.seeded_book(seller)
+    index = book.find(order_id)
+    if index is None:
+        raise NotFoundException(f"There is no order {order_id!r} of {seller_id!r}.")
+    state = book.state(index)
+    status = data.status or state.status
+    package: PackageStatus | None = None
+    if status in SENT_STATUSES:
+        package = data.package_status or state.package or "SHIPPED"
+    elif data.package_status or data.carrier or data.tracking_number:
+        raise ClientException(f"An order that is {status} has no parcel.")
+    change = Change(
+        at=sandbox.now(),
+        status=status,
+        package=package,
+        carrier=data.carrier or state.carrier,
+        tracking=data.tracking_number or state.tracking,
+    )
+    sandbox.change_order(seller, order_id, change)
+    return json_response(sandbox.book(seller).order(index))
 
 
 @get("/sandbox/sellers", sync_to_thread=False)
@@ -82,8 +159,8 @@ def list_orders(
 ) -> Response[bytes]:
     """The ground truth: the orders with all of their sections, oldest first; it costs no quota."""
     book = sandbox.book(_known(sandbox, seller_id))
-    indexes = book.positions("created")[offset : offset + limit]
-    return json_response({"total": len(book), "orders": [book.order(index) for index in indexes]})
+    places = itertools.islice(book.walk("created", (0, -1)), offset, offset + limit)
+    return json_response({"total": len(book), "orders": [book.order(index) for _, index in places]})
 
 
 @post("/sandbox/sellers/{seller_id:str}/revoke", sync_to_thread=False)
@@ -161,6 +238,12 @@ def _known(sandbox: Sandbox, seller_id: str) -> Seller:
     return seller
 
 
+def _changeable(sandbox: Sandbox, seller_id: str) -> Seller:
+    if seller_id == OFFICIAL_SELLER:
+        raise ClientException("Amazon's own examples stay as they are.")
+    return _known(sandbox, seller_id)
+
+
 def _registered(sandbox: Sandbox, source: str) -> Application:
     for application in sandbox.settings.applications:
         if application.source == source:
@@ -183,6 +266,9 @@ def _clock(sandbox: Sandbox) -> Json:
 
 ROUTES = (
     put_seller,
+    set_pace,
+    set_habits,
+    change_order,
     list_sellers,
     list_orders,
     revoke,

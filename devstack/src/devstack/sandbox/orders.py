@@ -1,10 +1,7 @@
 """searchOrders and getOrder (Orders model v2026-01-01)."""
 
-import hashlib
 import re
-from bisect import bisect_left
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import cast
 
 import msgspec
@@ -13,17 +10,14 @@ from litestar.datastructures import MultiDict
 from litestar.response import Response
 
 from .http import HttpRequest
-from .orderbook import FULFILLED_BY, FULFILLMENT_STATUSES, Family, Json, OrderBook, iso
+from .orderbook import FULFILLED_BY, FULFILLMENT_STATUSES, Json, iso
 from .quota import GET_ORDER, SEARCH_ORDERS
+from .search import LAG, TOKEN_SECONDS, Filter, Names, find_page, one_of, read_filter, read_size
 from .signing import SignatureError, seal, unseal
 from .spapi import answer, invalid_input, not_found
 from .state import Sandbox, Seller
 
 PATH = "/orders/2026-01-01/orders"
-MAX_PAGE = 100
-MAX_MARKETPLACES = 50
-TOKEN_SECONDS = 24 * 3600
-_LAG = 2 * 60_000
 _ORDER_ID = re.compile(r"\d{3}-\d{7}-\d{7}")
 _SECTIONS = {
     "buyer": "BUYER",
@@ -44,32 +38,10 @@ _ITEM_SECTIONS = {
     "tax": "TAX",
 }
 INCLUDED_DATA = tuple(sorted({*_SECTIONS.values(), *_ITEM_SECTIONS.values()}))
-_FAMILIES: dict[Family, tuple[str, str]] = {
-    "created": ("createdAfter", "createdBefore"),
-    "updated": ("lastUpdatedAfter", "lastUpdatedBefore"),
-}
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """What must stay the same from page to page; times in milliseconds since 1970."""
-
-    family: Family
-    after: int
-    before: int | None
-    marketplace_ids: tuple[str, ...]
-    statuses: tuple[str, ...]
-    fulfilled_by: tuple[str, ...]
-
-    def digest(self) -> str:
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
-
-    def admits(self, book: OrderBook, index: int) -> bool:
-        traits = book.traits(index)
-        return (
-            (not self.marketplace_ids or traits.marketplace_id in self.marketplace_ids)
-            and (not self.statuses or traits.status in self.statuses)
-            and (not self.fulfilled_by or traits.fulfilled_by in self.fulfilled_by)
-        )
+_NAMES = Names(
+    {"created": ("createdAfter", "createdBefore"), "updated": ("lastUpdatedAfter", "lastUpdatedBefore")},
+    "marketplaceIds",
+)
 
 
 class PageToken(msgspec.Struct, frozen=True):
@@ -93,7 +65,7 @@ async def get_order(request: HttpRequest, sandbox: Sandbox, order_id: str) -> Re
     def operation(seller: Seller) -> Json:
         if not _ORDER_ID.fullmatch(order_id):
             raise invalid_input("orderId", "must be of the form 123-1234567-1234567.")
-        wanted = _one_of(request.query_params, "includedData", INCLUDED_DATA)
+        wanted = one_of(request.query_params, "includedData", INCLUDED_DATA)
         book = sandbox.book(seller)
         index = book.find(order_id)
         if index is None:
@@ -104,69 +76,25 @@ async def get_order(request: HttpRequest, sandbox: Sandbox, order_id: str) -> Re
 
 
 def _search(sandbox: Sandbox, seller: Seller, parameters: MultiDict[str]) -> Json:
-    latest = int(sandbox.clock.seconds() * 1000) - _LAG
-    search = _filter(parameters, latest)
-    size = _size(parameters)
-    wanted = _one_of(parameters, "includedData", INCLUDED_DATA)
+    latest = sandbox.now() - LAG
+    statuses = one_of(parameters, "fulfillmentStatuses", FULFILLMENT_STATUSES)
+    search = read_filter(parameters, _NAMES, latest, statuses, one_of(parameters, "fulfilledBy", FULFILLED_BY))
+    size = read_size(parameters, "maxResultsPerPage")
+    wanted = one_of(parameters, "includedData", INCLUDED_DATA)
     book = sandbox.book(seller)
-    positions = book.positions(search.family)
-
-    def place(index: int) -> tuple[int, int]:
-        return book.time(search.family, index), index
-
     page = _page_token(sandbox, seller, search, parameters.get("paginationToken"))
     if page is None:
-        before = latest if search.before is None else search.before
-        start = bisect_left(positions, (search.after, -1), key=place)
+        before, start = latest if search.before is None else search.before, (search.after, -1)
     else:
-        before = page.before
-        start = bisect_left(positions, (page.time, page.index + 1), key=place)
-    found: list[int] = []
-    for at in range(start, len(positions)):
-        index = positions[at]
-        if book.time(search.family, index) > before or len(found) > size:
-            break
-        if search.admits(book, index):
-            found.append(index)
-    body: Json = {"orders": [_include(book.order(index), wanted) for index in found[:size]]}
-    if len(found) > size:
-        time, index = place(found[size - 1])
+        before, start = page.before, (page.time, page.index + 1)
+    found, last = find_page(book, search, before, start, size)
+    body: Json = {"orders": [_include(book.order(index), wanted) for index in found]}
+    if last is not None:
         expires_at = sandbox.clock.seconds() + TOKEN_SECONDS
-        token = PageToken(seller.seller_id, search.digest(), before, time, index, expires_at)
+        token = PageToken(seller.seller_id, search.digest(), before, *last, expires_at)
         body["pagination"] = {"nextToken": seal(sandbox.kept.key, "searchOrders", token)}
-    body[_FAMILIES[search.family][1]] = iso(before)
+    body[_NAMES.families[search.family][1]] = iso(before)
     return body
-
-
-def _filter(parameters: MultiDict[str], latest: int) -> Filter:
-    """Exactly one *After; its *Before, when given, is not before it and two minutes old."""
-    asked: list[Family] = [family for family, (after, _) in _FAMILIES.items() if after in parameters]
-    if len(asked) != 1:
-        raise invalid_input("createdAfter, lastUpdatedAfter", "exactly one of them must be provided.")
-    family = asked[0]
-    other_before = _FAMILIES["updated" if family == "created" else "created"][1]
-    after_name, before_name = _FAMILIES[family]
-    if other_before in parameters:
-        raise invalid_input(other_before, f"cannot be combined with {after_name}.")
-    after = _time(parameters, after_name)
-    before = _time(parameters, before_name) if before_name in parameters else None
-    if before is not None and before > latest:
-        raise invalid_input(before_name, "must be at least two minutes before the time of the request.")
-    if before is not None and before < after:
-        raise invalid_input(before_name, f"must be equal to or after {after_name}.")
-    if after > latest:
-        raise invalid_input(after_name, "must be at least two minutes before the time of the request.")
-    marketplace_ids = _values(parameters, "marketplaceIds")
-    if len(marketplace_ids) > MAX_MARKETPLACES:
-        raise invalid_input("marketplaceIds", f"at most {MAX_MARKETPLACES} are allowed.")
-    return Filter(
-        family,
-        after,
-        before,
-        marketplace_ids,
-        _one_of(parameters, "fulfillmentStatuses", FULFILLMENT_STATUSES),
-        _one_of(parameters, "fulfilledBy", FULFILLED_BY),
-    )
 
 
 def _page_token(sandbox: Sandbox, seller: Seller, search: Filter, text: str | None) -> PageToken | None:
@@ -193,34 +121,3 @@ def _include(order: Mapping[str, object], wanted: tuple[str, ...]) -> Json:
 
     items = cast("list[Json]", order["orderItems"])
     return {**kept(order, _SECTIONS), "orderItems": [kept(item, _ITEM_SECTIONS) for item in items]}
-
-
-def _values(parameters: MultiDict[str], name: str) -> tuple[str, ...]:
-    """Comma separated or repeated, in an order that does not matter."""
-    parts = [part.strip() for value in parameters.getall(name, []) for part in value.split(",")]
-    return tuple(sorted({part for part in parts if part}))
-
-
-def _one_of(parameters: MultiDict[str], name: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    values = _values(parameters, name)
-    unknown = [value for value in values if value not in known]
-    if unknown:
-        raise invalid_input(name, f"{unknown[0]!r} is none of {', '.join(known)}.")
-    return values
-
-
-def _time(parameters: MultiDict[str], name: str) -> int:
-    try:
-        moment = datetime.fromisoformat(parameters[name])
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0, int(moment.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise invalid_input(name, "is no date and time in ISO 8601.") from None
-
-
-def _size(parameters: MultiDict[str]) -> int:
-    text = parameters.get("maxResultsPerPage", str(MAX_PAGE))
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_PAGE:
-        raise invalid_input("maxResultsPerPage", f"must be a number from 1 to {MAX_PAGE}.")
-    return int(text)

@@ -1,15 +1,14 @@
 """The body of a made-up order, as Orders v2026-01-01 has it, and the buyer's messages about it."""
 
-import string
+import functools
 
 import msgspec
 
-from .draw import Draw
+from .draw import Draw, ShortDraw, code
+from .life import DAY, State
 from .marketplaces import Marketplace
-from .orderbook import Json, Traits, iso
+from .orderbook import Json, Line, Sale, Traits, iso, money
 
-HOUR = 3_600_000
-DAY = 24 * HOUR
 _GOODS = (
     ("Stainless steel vacuum flask, 1 l", 2490),
     ("Wireless keyboard with number pad", 5990),
@@ -23,7 +22,14 @@ _GOODS = (
     ("Yoga mat, 6 mm", 2150),
     ("Garden hose, 30 m", 3573),
     ("Electric toothbrush with two heads", 6490),
+    ('"Bistro" wall clock, 12"', 2750),  # as it stands in reports, whose quotes have no meaning
 )
+_LOCAL_GOODS = {"ja": ("南部鉄器の急須 500ml", 9800)}
+_OTHER_GOODS = ("Crème brûlée set, 4 pieces", 2199)
+_QUANTITIES = (1, 1, 1, 2, 3)
+_SERVICE_LEVELS = ("STANDARD", "EXPEDITED", "SECOND_DAY")
+_BUYER, _LINES, _SENDING = range(3)
+"""Draws that do not depend on each other: what an order's next state adds changes nothing that was told before."""
 _NAMES = {
     "fr": (("Camille", "Julien", "Élodie", "Antoine", "Chloé"), ("Moreau", "Lefèvre", "Garnier", "Roussel")),
     "de": (("Jürgen", "Anna", "Lukas", "Sabine", "Jonas"), ("Müller", "Schäfer", "Vogel", "Brandt")),
@@ -64,74 +70,80 @@ _BODIES = {
 }
 
 
-class Sold(msgspec.Struct, frozen=True):
-    """An item of the order, with the figures that other sections need."""
-
-    item: Json
-    price: int
-    quantity: int
-    shipped: int
-
-
 class Outline(msgspec.Struct, frozen=True, kw_only=True):
     """What is settled before the body is written. Times in milliseconds since 1970."""
 
     order_id: str
     created: int
-    updated: int
+    state: State
     traits: Traits
     marketplace: Marketplace
     total: int | None
     """In the currency's smallest unit; None draws the items and lets them decide."""
-    draw: Draw
+    split: bool
+    """Two of its first item are sent one by one."""
+    seed: int
+
+
+def sale(outline: Outline) -> Sale:
+    return Sale(
+        order_id=outline.order_id,
+        created=outline.created,
+        updated=outline.state.updated,
+        traits=outline.traits,
+        marketplace=outline.marketplace,
+        delivered=outline.state.package == "DELIVERED",
+        service_level=_SERVICE_LEVELS[outline.seed % 3],
+        place=(outline.marketplace.city, "", outline.marketplace.postal_code, outline.marketplace.country),
+        lines=_lines(outline),
+    )
 
 
 def order(outline: Outline) -> Json:
     """All sections; totals are the sums of the items, whose price times quantity is their total."""
-    draw, traits = outline.draw, outline.traits
+    sold, traits, marketplace = sale(outline), outline.traits, outline.marketplace
+    draw = ShortDraw(outline.seed, _BUYER)
     name = _name(draw, outline.marketplace)
     merchant = traits.fulfilled_by == "MERCHANT"
-    sold = _items(outline)
-    total = sum(one.price * one.quantity for one in sold)
     buyer: Json = {"buyerName": name}
     if merchant:  # Amazon gives the address of merchant-fulfilled orders only
-        alias = draw.text(string.ascii_lowercase + string.digits, 14)
-        buyer["buyerEmail"] = f"{alias}@marketplace.amazon.{outline.marketplace.domain}"
+        buyer["buyerEmail"] = f"{code(draw.word(), 12).lower()}@marketplace.amazon.{marketplace.domain}"
     proceeds: Json = {}
     if traits.status != "CANCELLED":
-        proceeds = _proceeds("grandTotal", _money(outline, total))
-    elif draw.chance(50):
-        proceeds = {"grandTotal": _money(outline, 0)}
+        total = sum(line.price * line.quantity for line in sold.lines)
+        proceeds = _proceeds("grandTotal", _money(total, marketplace))
+    elif outline.seed & 1:
+        proceeds = {"grandTotal": _money(0, marketplace)}
     body: Json = {
         "orderId": outline.order_id,
         "createdTime": iso(outline.created),
-        "lastUpdatedTime": iso(outline.updated),
+        "lastUpdatedTime": iso(outline.state.updated),
         "programs": ["PRIME"] if draw.chance(20) else [],
         "salesChannel": {
             "channelName": "AMAZON",
-            "marketplaceId": outline.marketplace.id,
-            "marketplaceName": outline.marketplace.name,
+            "marketplaceId": marketplace.id,
+            "marketplaceName": marketplace.name,
         },
         "buyer": buyer,
-        "recipient": {"deliveryAddress": _address(draw, outline.marketplace, name, full=merchant)},
+        "recipient": {"deliveryAddress": _address(draw, marketplace, name, full=merchant)},
         "proceeds": proceeds,
         "fulfillment": {
             "fulfillmentStatus": traits.status,
             "fulfilledBy": traits.fulfilled_by,
-            "fulfillmentServiceLevel": draw.pick(("STANDARD", "EXPEDITED", "SECOND_DAY")),
-            "shipByWindow": _window(outline.created, 0, 2),
-            "deliverByWindow": _window(outline.created, 3, 6),
+            "fulfillmentServiceLevel": sold.service_level,
+            "shipByWindow": _window(outline.created // DAY, 0, 2),
+            "deliverByWindow": _window(outline.created // DAY, 3, 6),
         },
-        "orderItems": [one.item for one in sold],
+        "orderItems": [_item(outline, line) for line in sold.lines],
     }
-    if traits.status in {"SHIPPED", "PARTIALLY_SHIPPED"}:
+    if outline.state.package is not None:
         body["packages"] = [_package(outline, sold)]
     return body
 
 
 def messages(outline: Outline, count: int, latest: int) -> list[Json]:
     """Messages of the buyer in the three days after the order, none later than `latest`."""
-    name = _name(outline.draw, outline.marketplace)  # the first draws, as in the order
+    name = _name(ShortDraw(outline.seed, _BUYER), outline.marketplace)  # the first draw, as in the order
     language = outline.marketplace.language[:2]
     subject = _SUBJECTS.get(language, _SUBJECTS["en"]).format(name=name, order_id=outline.order_id)
     bodies = _BODIES.get(language, _BODIES["en"])
@@ -149,73 +161,94 @@ def messages(outline: Outline, count: int, latest: int) -> list[Json]:
     ]
 
 
-def _items(outline: Outline) -> list[Sold]:
-    draw = outline.draw
-    count = 1 if outline.total is not None else draw.pick((1, 1, 1, 2, 2, 3))
-    return [_item(outline, number) for number in range(count)]
-
-
-def _item(outline: Outline, number: int) -> Sold:
+def _lines(outline: Outline) -> list[Line]:
     """A cancelled order's quantities are 0; of a partially shipped one, half of the first item is sent."""
-    draw, status = outline.draw, outline.traits.status
-    title, price = draw.pick(_GOODS)
-    quantity = draw.pick((1, 1, 1, 2, 3))
-    if outline.total is not None:
-        price, quantity = outline.total, 1
-    shipped = quantity if status == "SHIPPED" else 0
-    if status == "CANCELLED":
-        quantity = 0
-    elif status == "PARTIALLY_SHIPPED" and number == 0:
-        quantity, shipped = 2, 1
+    draw = ShortDraw(outline.seed, _LINES)
+    status, marketplace = outline.traits.status, outline.marketplace
+    lines = []
+    for number in range(1 if outline.total is not None else draw.pick((1, 1, 1, 2, 2, 3))):
+        word = draw.word()
+        word, good = divmod(word, len(_GOODS) + 1)
+        word, quantity = divmod(word, len(_QUANTITIES))
+        word, sku = divmod(word, 10_000)
+        word, tenth = divmod(word, 10)
+        local = _LOCAL_GOODS.get(marketplace.language[:2], _OTHER_GOODS)
+        title, price = _GOODS[good] if good < len(_GOODS) else local
+        pieces = 2 if outline.split and number == 0 else _QUANTITIES[quantity]
+        if outline.total is not None:
+            price, pieces = outline.total, 1
+        shipped = pieces if status == "SHIPPED" else 0
+        if status == "PARTIALLY_SHIPPED" and number == 0:
+            shipped = (pieces + 1) // 2
+        lines.append(
+            Line(
+                item_id=f"{outline.seed % 10**12 * 10 + number:014}",
+                asin=f"B0{code(draw.word(), 8)}",
+                sku=f"KB-{sku:04}-{marketplace.country}",
+                title=title,
+                price=price,
+                quantity=0 if status == "CANCELLED" else pieces,
+                shipped=shipped,
+                promotion=f"PAWS-{word % 10**6:06}" if tenth == 0 else None,
+            )
+        )
+    return lines
+
+
+def _item(outline: Outline, line: Line) -> Json:
     item: Json = {
-        "orderItemId": f"{draw.below(10**10) * 10 + number:014}",
-        "quantityOrdered": quantity,
+        "orderItemId": line.item_id,
+        "quantityOrdered": line.quantity,
         "product": {
-            "asin": "B0" + draw.text(string.ascii_uppercase + string.digits, 8),
-            "title": title,
-            "sellerSku": f"KB-{draw.below(10_000):04}-{outline.marketplace.country}",
+            "asin": line.asin,
+            "title": line.title,
+            "sellerSku": line.sku,
             "condition": {"conditionType": "NEW", "conditionSubtype": "NEW"},
-            "price": {"unitPrice": _money(outline, price)},
+            "price": {"unitPrice": _money(line.price, outline.marketplace)},
         },
-        "proceeds": _proceeds("proceedsTotal", _money(outline, price * quantity)),
-        "fulfillment": {"quantityFulfilled": shipped, "quantityUnfulfilled": quantity - shipped},
+        "proceeds": _proceeds("proceedsTotal", _money(line.price * line.quantity, outline.marketplace)),
+        "fulfillment": {"quantityFulfilled": line.shipped, "quantityUnfulfilled": line.quantity - line.shipped},
     }
-    if status == "CANCELLED":
+    if outline.traits.status == "CANCELLED":
         item["cancellation"] = {
             "cancellationExecution": {
-                "cancelledBy": draw.pick(("BUYER", "MERCHANT", "AMAZON")),
+                "cancelledBy": ("BUYER", "MERCHANT", "AMAZON")[outline.seed % 3],
                 "cancelReason": "ORDER_CREATED_BY_MISTAKE",
             }
         }
-    elif draw.chance(10):
-        item["promotion"] = {"breakdowns": [{"promotionId": f"PAWS-{draw.below(10**6):06}"}]}
-    return Sold(item, price, quantity, shipped)
+    if line.promotion is not None:
+        item["promotion"] = {"breakdowns": [{"promotionId": line.promotion}]}
+    return item
 
 
-def _package(outline: Outline, sold: list[Sold]) -> Json:
-    draw, marketplace = outline.draw, outline.marketplace
-    took = outline.updated - outline.created
-    status = "DELIVERED" if took > 4 * DAY else "IN_TRANSIT" if took > DAY else "SHIPPED"
-    handed_over = (outline.created + took // 2) // 1000 * 1000
-    letters = draw.text(string.ascii_uppercase, 2)
+def _package(outline: Outline, sold: Sale) -> Json:
+    draw, marketplace, state = ShortDraw(outline.seed, _SENDING), outline.marketplace, outline.state
+    handed_over = iso(state.updated if state.shipped is None else state.shipped)
+    word = draw.word()
+    drawn = f"{code(word, 2)}{word % 10**9:09}{marketplace.country}"
     return {
         "packageReferenceId": f"{draw.below(10**9):09}",
-        "createdTime": iso(max(outline.created, handed_over)),
-        "packageStatus": {"status": status},
-        "carrier": draw.pick(_CARRIERS.get(marketplace.country, ("DHL", "UPS"))),
-        "shipTime": iso(max(outline.created, handed_over)),
+        "createdTime": handed_over,
+        "packageStatus": {"status": state.package},
+        "carrier": state.carrier or draw.pick(_CARRIERS.get(marketplace.country, ("DHL", "UPS"))),
+        "shipTime": handed_over,
         "shippingService": "Standard",
-        "trackingNumber": f"{letters}{draw.below(10**9):09}{marketplace.country}",
-        "shipFromAddress": {
-            "name": "KeyBuzz demo warehouse",
-            "addressLine1": f"1 {_STREETS.get(marketplace.language[:2], _STREETS['en'])}",
-            "city": marketplace.city,
-            "postalCode": marketplace.postal_code,
-            "countryCode": marketplace.country,
-        },
+        "trackingNumber": state.tracking or drawn,
+        "shipFromAddress": _warehouse(marketplace),
         "packageItems": [
-            {"orderItemId": one.item["orderItemId"], "quantity": one.shipped} for one in sold if one.shipped
+            {"orderItemId": line.item_id, "quantity": line.shipped} for line in sold.lines if line.shipped
         ],
+    }
+
+
+@functools.cache
+def _warehouse(marketplace: Marketplace) -> Json:
+    return {
+        "name": "KeyBuzz demo warehouse",
+        "addressLine1": f"1 {_STREETS.get(marketplace.language[:2], _STREETS['en'])}",
+        "city": marketplace.city,
+        "postalCode": marketplace.postal_code,
+        "countryCode": marketplace.country,
     }
 
 
@@ -228,35 +261,31 @@ def _address(draw: Draw, marketplace: Marketplace, name: str, *, full: bool) -> 
     }
     if not full:
         return place
+    word, number = divmod(draw.word(), 180)
     street = _STREETS.get(marketplace.language[:2], _STREETS["en"])
     return {
         "name": name,
-        "addressLine1": f"{draw.below(180) + 1} {street}",
+        "addressLine1": f"{number + 1} {street}",
         **place,
-        "phone": f"+00 {draw.below(10**9):09}",
+        "phone": f"+00 {word % 10**9:09}",
         "addressType": "COMMERCIAL" if draw.chance(15) else "RESIDENTIAL",
     }
 
 
 def _name(draw: Draw, marketplace: Marketplace) -> str:
     first, last = _NAMES.get(marketplace.language[:2], _NAMES["en"])
-    return f"{draw.pick(first)} {draw.pick(last)}"
+    word, number = divmod(draw.word(), len(first))
+    return f"{first[number]} {last[word % len(last)]}"
 
 
-def _proceeds(total: str, money: Json) -> Json:
-    return {total: money, "breakdowns": [{"type": "ITEM", "subtotal": money}]}
+def _proceeds(total: str, amount: Json) -> Json:
+    return {total: amount, "breakdowns": [{"type": "ITEM", "subtotal": amount}]}
 
 
-def _money(outline: Outline, amount: int) -> Json:
-    decimals = outline.marketplace.decimals
-    whole, rest = divmod(amount, 10**decimals)
-    text = f"{whole}.{rest:0{decimals}}" if decimals else str(whole)
-    return {"amount": text, "currencyCode": outline.marketplace.currency}
+def _money(amount: int, marketplace: Marketplace) -> Json:
+    return {"amount": money(amount, marketplace), "currencyCode": marketplace.currency}
 
 
-def _window(created: int, first_day: int, last_day: int) -> Json:
-    midnight = created // DAY * DAY
-    return {
-        "earliestDateTime": iso(midnight + first_day * DAY),
-        "latestDateTime": iso(midnight + (last_day + 1) * DAY - 1000),
-    }
+@functools.lru_cache(maxsize=4096)
+def _window(day: int, first: int, last: int) -> Json:
+    return {"earliestDateTime": iso((day + first) * DAY), "latestDateTime": iso((day + last + 1) * DAY - 1000)}

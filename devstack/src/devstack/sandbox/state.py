@@ -1,5 +1,6 @@
 """The running sandbox: what it keeps across restarts, and what it holds in memory only."""
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -14,10 +15,12 @@ import msgspec
 
 from .clock import Clock, ClockReading
 from .faults import Fault
+from .life import Change, Pace
 from .marketplaces import BY_COUNTRY, Region
 from .official import OfficialBook
 from .orderbook import OrderBook
 from .quota import Buckets
+from .reportbook import Habits, Report
 from .seed import SeededBook
 from .settings import ORDERS_MODEL, Application, Settings
 
@@ -45,6 +48,11 @@ class Seller(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """When the seller was made; its orders lie in the `days` before, as seconds since 1970."""
     story: bool = False
     """The default seller, among whose orders are the known ones."""
+    unknown_every: int | None = None
+    """How many orders there are to one of a status that Amazon's model has not."""
+    paces: tuple[Pace, ...] = ()
+    """Without one, nothing becomes of the seller's orders."""
+    reports: Habits = Habits()
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -83,6 +91,10 @@ class Kept(msgspec.Struct, kw_only=True):
     """By client id: the hash of each secret, and when it ends; None for the newest."""
     drafts: set[str] = set()
     """Client ids."""
+    changes: dict[str, dict[str, list[Change]]] = {}
+    """By seller and order, in the order in which they were made."""
+    reports: dict[str, dict[str, Report]] = {}
+    """By seller and report."""
 
 
 class Sandbox:
@@ -98,11 +110,12 @@ class Sandbox:
         self.buckets = Buckets()
         self.faults: list[Fault] = []
         self.calls: Counter[tuple[str, str, str]] = Counter()
-        self._books: dict[str, OrderBook] = {}
+        self.writing: dict[Path, asyncio.Task[int]] = {}
+        """Reports' documents."""
+        self._books: dict[str, SeededBook] = {}
         self._official: Seller | None = None
         if settings.models is not None:
-            book = OfficialBook(settings.models / ORDERS_MODEL)
-            self._books[OFFICIAL_SELLER] = book
+            self._examples = book = OfficialBook(settings.models / ORDERS_MODEL)
             self._official = Seller(
                 seller_id=OFFICIAL_SELLER,
                 region="EU",
@@ -136,12 +149,43 @@ class Sandbox:
         return self.kept.sellers.get(seller_id)
 
     def put_seller(self, seller: Seller) -> None:
+        """Create or replace; its orders begin anew."""
+        self.kept.changes.pop(seller.seller_id, None)
+        self._keep_seller(seller)
+        log.info("seller put: %s with %s orders", seller.seller_id, seller.orders)
+
+    def set_pace(self, seller: Seller, orders_per_day: float) -> Seller:
+        """From now on."""
+        since = self.now() // 1000 * 1000 + 1000
+        pace = Pace(since=since, orders_per_day=orders_per_day)
+        changed = msgspec.structs.replace(seller, paces=(*seller.paces, pace))
+        self._keep_seller(changed)
+        return changed
+
+    def set_habits(self, seller: Seller, habits: Habits) -> Seller:
+        changed = msgspec.structs.replace(seller, reports=habits)
+        self._keep_seller(changed)
+        return changed
+
+    def change_order(self, seller: Seller, order_id: str, change: Change) -> None:
+        self.kept.changes.setdefault(seller.seller_id, {}).setdefault(order_id, []).append(change)
+        self._books.pop(seller.seller_id, None)
+        self.save()
+
+    def _keep_seller(self, seller: Seller) -> None:
         self.kept.sellers[seller.seller_id] = seller
         self._books.pop(seller.seller_id, None)
         self.save()
-        log.info("seller put: %s with %s orders", seller.seller_id, seller.orders)
 
-    def book(self, seller: Seller) -> OrderBook:
+    def now(self) -> int:
+        """Milliseconds since 1970, by the sandbox's clock."""
+        return int(self.clock.seconds() * 1000)
+
+    def book(self, seller: Seller, at: int | None = None) -> OrderBook:
+        """The seller's orders as they are now, or were at another moment."""
+        return self._examples if seller is self._official else self.seeded_book(seller, at)
+
+    def seeded_book(self, seller: Seller, at: int | None = None) -> SeededBook:
         if seller.seller_id not in self._books:
             self._books[seller.seller_id] = SeededBook(
                 seller_id=seller.seller_id,
@@ -152,8 +196,11 @@ class Sandbox:
                 cancelled_every=seller.cancelled_every,
                 anchor=seller.anchor,
                 story=seller.story,
+                unknown_every=seller.unknown_every,
+                paces=seller.paces,
+                changes=self.kept.changes.get(seller.seller_id),
             )
-        return self._books[seller.seller_id]
+        return self._books[seller.seller_id].at(self.now() if at is None else at)
 
     def revoke(self, seller_id: str) -> int:
         """Forget every consent of the seller and say how many there were."""
