@@ -15,7 +15,7 @@ import pytest
 from devstack.servers import AMAZON_MODELS
 from devstack.stack import Stack
 from orders import backfill, order_queries, queries
-from orders.domain import from_amazon
+from orders.mapping import from_amazon
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
 from shared.amazon import orders as amazon_orders

@@ -76,6 +76,7 @@ async def test_the_list_has_every_field_of_an_order(http: httpx.AsyncClient, poo
         "tenantId": TENANT,
         "externalOrderId": "407-0000000-0000001",
         "orderRef": "#000001",
+        "detail": "FULL",
         "marketplace": "AMAZON",
         "marketplaceId": "A13V1IB3VIYZZH",
         "customerName": "Ada",

@@ -33,13 +33,19 @@ async def open_pool(url: str, service: str, *, size: int = 10) -> Pool:
 
 async def use_msgspec_for_json(conn: Conn) -> None:
     """Jsonb in and out as Python values and structs."""
-    await conn.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_encode_json, decoder=msgspec.json.decode, format="text"
-    )
+    await conn.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_json, decoder=_decode_json, format="binary")
 
 
-def _encode_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+_JSONB_VERSION = b"\x01"
+"""The binary form, which COPY takes, is this and the text."""
+
+
+def _encode_json(value: Any) -> bytes:
+    return _JSONB_VERSION + msgspec.json.encode(value)
+
+
+def _decode_json(value: bytes) -> Any:
+    return msgspec.json.decode(memoryview(value)[1:])
 
 
 async def _no_reset(_conn: Conn) -> None:

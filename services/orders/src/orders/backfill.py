@@ -32,9 +32,8 @@ from .domain import (
     Lease,
     TenantArchivedError,
     TenantNotConnectedError,
-    from_amazon,
-    is_known_status,
 )
+from .mapping import from_amazon, tell_unknown_statuses
 
 LEASE = timedelta(seconds=10)
 """How long a job rests when its worker is killed; a living one renews it three times as often."""
@@ -129,9 +128,7 @@ async def _renew(pool: Pool, lease: Lease) -> None:
 
 async def _store(pool: Pool, outbox: Outbox, lease: Lease, page: SearchOrdersPage) -> Job | None:
     orders = [from_amazon(order) for order in page.orders]
-    for order in orders:
-        if not is_known_status(order.external_status):
-            log.warning("unknown_order_status", status=order.external_status, order_id=order.external_order_id)
+    tell_unknown_statuses(lease.job.tenant_id, orders)
     async with pool.acquire() as conn, conn.transaction():
         # The job's row first: who has lost the lease must not write orders either.
         job = await queries.advance_job(

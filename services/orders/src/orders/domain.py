@@ -1,7 +1,6 @@
-"""Orders as support people see them, and how Amazon's become them."""
+"""Orders as support people see them."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -9,11 +8,10 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from shared.amazon import orders as amazon
 from shared.errors import NotFoundError, PermanentError, RetryLaterError
-from shared.events import AMAZON
 
-AT_RISK = timedelta(hours=24)
+BEGINNING = datetime.min.replace(tzinfo=UTC)
+"""-infinity to PostgreSQL: the version of an order that no answer has described."""
 
 
 class OrderNotFoundError(NotFoundError):
@@ -74,10 +72,21 @@ class SlaStatus(StrEnum):
     BREACHED = "BREACHED"
 
 
-class Item(Struct, frozen=True, rename="camel"):
-    """A position of an order."""
+class Detail(StrEnum):
+    """How much is known of an order."""
 
-    external_item_id: str
+    PLACEHOLDER = "PLACEHOLDER"
+    """A message named it; its date is the message's."""
+    REPORT = "REPORT"
+    """A report's row: neither customer nor address, item ids or packages, unless an older answer told them."""
+    FULL = "FULL"
+    """searchOrders or getOrder."""
+
+
+class Item(Struct, frozen=True, rename="camel"):
+    """A position of an order; its id is unknown until Amazon is asked for the order itself."""
+
+    external_item_id: str | None
     sku: str | None
     asin: str | None
     title: str | None
@@ -86,8 +95,17 @@ class Item(Struct, frozen=True, rename="camel"):
     currency: str | None
 
 
+class Continues(Struct, frozen=True):
+    """Where a part of a report's order goes on: after so many items of the order as that version of it was stored."""
+
+    version: datetime
+    items: int
+
+
 class NewOrder(Struct, frozen=True):
-    """An order as it is to be stored. A cancelled one with quantity 0 and no total is an order too."""
+    """An order as it is to be stored: what one answer says of it, or several (see merging.merge). A cancelled one with
+    quantity 0 and no total is an order too.
+    """
 
     external_order_id: str
     marketplace_id: str | None
@@ -107,12 +125,26 @@ class NewOrder(Struct, frozen=True):
     shipped_at: datetime | None
     delivered_at: datetime | None
     external_updated_at: datetime
+    """The marketplace's time of change, by which a later answer wins."""
     items: list[Item]
-    marketplace: str = AMAZON
+    detail: Detail = Detail.FULL
+    package_status: DeliveryStatus | None = None
+    """The delivery as the packages say it; None without packages."""
+    detail_from: datetime | None = None
+    """Of a REPORT: the version of the FULL answer that customer, address and packages are from."""
+    known_items: list[tuple[str | None, str | None, str]] | None = None
+    """Of a REPORT: sku, asin and id of the items in that answer."""
+    continues: Continues | None = None
+    """Of a REPORT whose rows are apart in the document: the items are further ones, the total is theirs."""
 
     @property
     def order_ref(self) -> str:
         return order_ref(self.external_order_id)
+
+    @property
+    def detailed_at(self) -> datetime | None:
+        """The version of the FULL answer that customer, address, packages and item ids are from."""
+        return self.external_updated_at if self.detail is Detail.FULL else self.detail_from
 
 
 class StoredOrder(Struct, frozen=True, rename="camel"):
@@ -122,6 +154,7 @@ class StoredOrder(Struct, frozen=True, rename="camel"):
     tenant_id: str
     external_order_id: str
     order_ref: str
+    detail: str
     marketplace: str
     marketplace_id: str | None
     customer_name: str | None
@@ -157,6 +190,15 @@ class Upserted(Struct, frozen=True):
     external_order_id: str
     order_status: str
     is_new: bool
+    detail: Detail
+
+
+class Lacking(Struct, frozen=True):
+    """An order of which more is to be asked."""
+
+    id: UUID
+    external_order_id: str
+    order_date: datetime
 
 
 class JobState(StrEnum):
@@ -202,145 +244,27 @@ def order_ref(external_order_id: str) -> str:
     return f"#{digits[-6:]}"
 
 
-_ORDER_STATUS = {
-    "PENDING_AVAILABILITY": OrderStatus.PENDING,
-    "PENDING": OrderStatus.PENDING,
-    "INVOICE_UNCONFIRMED": OrderStatus.CONFIRMED,
-    "UNSHIPPED": OrderStatus.CONFIRMED,
-    "PARTIALLY_SHIPPED": OrderStatus.SHIPPED,
-    "SHIPPED": OrderStatus.SHIPPED,
-    "CANCELLED": OrderStatus.CANCELLED,
-    "UNFULFILLABLE": OrderStatus.CANCELLED,
-}
-"""The model's FulfillmentStatus, and one more of Amazon's migration data. An unknown one reads PENDING."""
-
-_PACKAGE_STATUS = {
-    "PENDING": DeliveryStatus.PREPARING,
-    "SHIPPED": DeliveryStatus.SHIPPED,
-    "IN_TRANSIT": DeliveryStatus.IN_TRANSIT,
-    "DELIVERED": DeliveryStatus.DELIVERED,
-    "UNDELIVERABLE": DeliveryStatus.LOST,
-}
-_DETAILED_STATUS = {
-    "OUT_FOR_DELIVERY": DeliveryStatus.OUT_FOR_DELIVERY,
-    "DELAYED": DeliveryStatus.DELAYED,
-    "LOST": DeliveryStatus.LOST,
-}
-_LEAST_ADVANCED_FIRST = (
-    DeliveryStatus.LOST,
-    DeliveryStatus.DELAYED,
-    DeliveryStatus.PREPARING,
-    DeliveryStatus.SHIPPED,
-    DeliveryStatus.IN_TRANSIT,
-    DeliveryStatus.OUT_FOR_DELIVERY,
-    DeliveryStatus.DELIVERED,
-)
-
-
-def is_known_status(external_status: str) -> bool:
-    return external_status in _ORDER_STATUS
-
-
-def from_amazon(order: amazon.Order) -> NewOrder:
-    """An order of the model v2026-01-01 as ours."""
-    fulfillment = order.fulfillment
-    external_status = fulfillment.fulfillment_status if fulfillment else "UNKNOWN"
-    packages = [package for package in order.packages if _status(package) is not None]
-    shipped = fulfillment is not None and external_status in {"SHIPPED", "PARTIALLY_SHIPPED"}
-    delivery = _delivery_status(packages, DeliveryStatus.SHIPPED if shipped else DeliveryStatus.PREPARING)
-    status = _ORDER_STATUS.get(external_status, OrderStatus.PENDING)
-    if status is OrderStatus.SHIPPED and external_status == "SHIPPED" and delivery is DeliveryStatus.DELIVERED:
-        status = OrderStatus.DELIVERED
-    tracked = next((package for package in packages if package.tracking_number), packages[0] if packages else None)
-    total = order.proceeds.grand_total if order.proceeds else None
-    items = [_item(item) for item in order.order_items]
+def placeholder(external_order_id: str, named_at: datetime) -> NewOrder:
+    """An order of which nothing is known but that a message of that time names it."""
     return NewOrder(
-        external_order_id=order.order_id,
-        marketplace_id=order.sales_channel.marketplace_id,
-        customer_name=order.buyer.buyer_name if order.buyer else None,
-        customer_email=order.buyer.buyer_email if order.buyer else None,
-        order_date=order.created_time,
-        currency=total.currency_code if total else next((item.currency for item in items if item.currency), None),
-        total_amount=total.amount if total else None,
-        order_status=status,
-        external_status=external_status,
-        delivery_status=delivery,
-        carrier=tracked.carrier if tracked else None,
-        tracking_code=tracked.tracking_number if tracked else None,
-        shipping_address=order.recipient.delivery_address if order.recipient else None,
-        ship_by=_latest(fulfillment.ship_by_window if fulfillment else None),
-        deliver_by=_latest(fulfillment.deliver_by_window if fulfillment else None),
-        shipped_at=min((package.ship_time for package in packages if package.ship_time), default=None),
-        # The model has no time of delivery; the order's last change is the nearest that Amazon tells.
-        delivered_at=order.last_updated_time if delivery is DeliveryStatus.DELIVERED else None,
-        external_updated_at=order.last_updated_time,
-        items=items,
+        external_order_id=external_order_id,
+        marketplace_id=None,
+        customer_name=None,
+        customer_email=None,
+        order_date=named_at,
+        currency=None,
+        total_amount=None,
+        order_status=OrderStatus.PENDING,
+        external_status="UNKNOWN",
+        delivery_status=DeliveryStatus.PREPARING,
+        carrier=None,
+        tracking_code=None,
+        shipping_address=None,
+        ship_by=None,
+        deliver_by=None,
+        shipped_at=None,
+        delivered_at=None,
+        external_updated_at=BEGINNING,
+        items=[],
+        detail=Detail.PLACEHOLDER,
     )
-
-
-def _item(item: amazon.OrderItem) -> Item:
-    price = item.product.price.unit_price if item.product.price else None
-    return Item(
-        external_item_id=item.order_item_id,
-        sku=item.product.seller_sku,
-        asin=item.product.asin,
-        title=item.product.title,
-        quantity=item.quantity_ordered,
-        unit_price=price.amount if price else None,
-        currency=price.currency_code if price else None,
-    )
-
-
-def _status(package: amazon.Package) -> DeliveryStatus | None:
-    """None for a cancelled package, which says nothing about the delivery."""
-    status = package.package_status
-    if status is None:
-        return DeliveryStatus.SHIPPED if package.ship_time else DeliveryStatus.PREPARING
-    if status.status == "CANCELLED":
-        return None
-    return _DETAILED_STATUS.get(status.detailed_status or "") or _PACKAGE_STATUS.get(
-        status.status, DeliveryStatus.PREPARING
-    )
-
-
-def _delivery_status(packages: Sequence[amazon.Package], without_packages: DeliveryStatus) -> DeliveryStatus:
-    """The order is as far as its least advanced package."""
-    statuses = {status for package in packages if (status := _status(package)) is not None}
-    return min(statuses, key=_LEAST_ADVANCED_FIRST.index, default=without_packages)
-
-
-def _latest(window: amazon.DateTimeRange | None) -> datetime | None:
-    return window.latest_date_time if window else None
-
-
-def sla_status(
-    order_status: str,
-    ship_by: datetime | None,
-    deliver_by: datetime | None,
-    shipped_at: datetime | None,
-    now: datetime,
-) -> SlaStatus:
-    """BREACHED once a deadline has passed or was missed, AT_RISK on its last day, else OK.
-    A cancelled or returned order has no deadlines any more.
-    """
-    if order_status in {OrderStatus.CANCELLED, OrderStatus.RETURNED}:
-        return SlaStatus.OK
-    has_shipped = order_status in {OrderStatus.SHIPPED, OrderStatus.DELIVERED}
-    # Amazon does not tell when a package arrived, and nothing at all of one that it was not told of: neither is held
-    # against the deadline.
-    has_arrived = order_status == OrderStatus.DELIVERED or (has_shipped and shipped_at is None)
-    met = [_deadline(ship_by, shipped_at, has_shipped, now), _deadline(deliver_by, None, has_arrived, now)]
-    for worst in (SlaStatus.BREACHED, SlaStatus.AT_RISK):
-        if worst in met:
-            return worst
-    return SlaStatus.OK
-
-
-def _deadline(deadline: datetime | None, done_at: datetime | None, done: bool, now: datetime) -> SlaStatus:
-    if deadline is None:
-        return SlaStatus.OK
-    if done:
-        return SlaStatus.BREACHED if done_at is not None and done_at > deadline else SlaStatus.OK
-    if now > deadline:
-        return SlaStatus.BREACHED
-    return SlaStatus.AT_RISK if deadline - now < AT_RISK else SlaStatus.OK

@@ -18,7 +18,8 @@ from shared.events import (
 from shared.outbox import Outbox
 
 from . import backfill, order_queries, queries
-from .domain import AccountDisconnectedError, TenantArchivedError, TenantNotConnectedError, from_amazon
+from .domain import AccountDisconnectedError, TenantArchivedError, TenantNotConnectedError
+from .mapping import from_amazon, tell_unknown_statuses
 from .settings import OrdersSettings
 
 QUOTA_WAIT_SECONDS = 10
@@ -72,6 +73,7 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
             if await inbox.claim(conn, "reject_connection", event_id):
                 await backfill.reject(conn, outbox, event.tenant_id, error)
         raise
+    tell_unknown_statuses(event.tenant_id, [order])
     async with pool.acquire() as conn, conn.transaction():
         if not await inbox.claim(conn, "fetch_missing_order", event_id):
             return

@@ -1,101 +1,223 @@
 """The SQL of orders and their items. The tenant is in every WHERE."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import astuple
 
 from shared.db import Conn, Pool
 from shared.events import AMAZON
 
-from .domain import Item, NewOrder, StoredOrder, Upserted, sla_status
+from .domain import (
+    BEGINNING,
+    DeliveryStatus,
+    Detail,
+    Item,
+    Lacking,
+    NewOrder,
+    OrderStatus,
+    StoredOrder,
+    Upserted,
+)
+from .merging import merge
+from .sla import sla_status
 
 _ORDER = (
-    "id, tenant_id, external_order_id, order_ref, marketplace, marketplace_id, customer_name, customer_email,"
+    "id, tenant_id, external_order_id, order_ref, detail, marketplace, marketplace_id, customer_name, customer_email,"
     " order_date, currency, total_amount, order_status, delivery_status, sav_status, carrier, tracking_code,"
     " shipping_address, ship_by, deliver_by, created_at, updated_at, shipped_at, delivered_at,"
     " clock_timestamp() AS now"
 )
+_WRITTEN = (
+    *("id", "tenant_id", "marketplace", "external_order_id", "order_ref", "detail", "marketplace_id", "customer_name"),
+    *("customer_email", "order_date", "currency", "total_amount", "order_status", "external_status"),
+    *("delivery_status", "carrier", "tracking_code", "shipping_address", "ship_by", "deliver_by", "shipped_at"),
+    *("delivered_at", "external_updated_at", "external_detailed_at", "package_status", "known_items"),
+)
+_SET = ", ".join(f"{name} = ${place}" for place, name in enumerate(_WRITTEN, 1) if place > 1)
+_ITEM = ("external_item_id", "sku", "asin", "title", "quantity", "unit_price", "currency")
+
+_Order = tuple[UUID, NewOrder]
 
 
 async def upsert_orders(conn: Conn, tenant_id: str, orders: Sequence[NewOrder]) -> list[Upserted]:
-    """Store orders with their items. Those of which we hold the same or a newer version are left as they are and
-    not returned: the order of arrival does no harm.
+    """Store orders with their items as merging.merge() has it: neither the order of arrival nor a repetition matters.
+    Those about which we learn nothing are not returned. A tenant has one writer at a time until its transaction ends;
+    who stores for several tenants in one transaction goes by tenant_id, so that none waits for another in a circle.
     """
-    newest = {order.external_order_id: order for order in sorted(orders, key=lambda order: order.external_updated_at)}
-    batch = [newest[external_id] for external_id in sorted(newest)]  # one order of locks for all: no deadlock
+    told: dict[str, NewOrder] = {}
+    for order in orders:
+        before = told.get(order.external_order_id)
+        told[order.external_order_id] = order if before is None else merge(before, order)
+    # A statement of its own: the next one must see what the writer before committed.
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"orders {tenant_id}")
     rows = await conn.fetch(
-        """
-        INSERT INTO orders AS o
-               (tenant_id, marketplace, external_order_id, order_ref, marketplace_id, customer_name, customer_email,
-                order_date, currency, total_amount, order_status, external_status, delivery_status, carrier,
-                tracking_code, shipping_address, ship_by, deliver_by, shipped_at, delivered_at, external_updated_at)
-        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                $8::timestamptz[], $9::text[], $10::numeric[], $11::text[], $12::text[], $13::text[], $14::text[],
-                $15::text[], $16::jsonb[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[],
-                $20::timestamptz[], $21::timestamptz[])
-        ON CONFLICT (tenant_id, marketplace, external_order_id) DO UPDATE
-           SET marketplace_id = excluded.marketplace_id, customer_name = excluded.customer_name,
-               customer_email = excluded.customer_email, order_date = excluded.order_date,
-               currency = excluded.currency, total_amount = excluded.total_amount,
-               order_status = excluded.order_status, external_status = excluded.external_status,
-               delivery_status = excluded.delivery_status, carrier = excluded.carrier,
-               tracking_code = excluded.tracking_code, shipping_address = excluded.shipping_address,
-               ship_by = excluded.ship_by, deliver_by = excluded.deliver_by, shipped_at = excluded.shipped_at,
-               delivered_at = excluded.delivered_at, external_updated_at = excluded.external_updated_at,
-               updated_at = clock_timestamp()
-         WHERE o.external_updated_at < excluded.external_updated_at
-        RETURNING new.id, new.external_order_id, new.order_status, old.id IS NULL AS is_new
-        """,
+        "SELECT coalesce(o.id, uuidv7()), t.external_order_id, o.external_updated_at, o.detail, o.external_detailed_at"
+        "  FROM unnest($3::text[]) AS t (external_order_id) LEFT JOIN orders o"
+        "    ON (o.tenant_id, o.marketplace, o.external_order_id) = ($1, $2, t.external_order_id)",
         tenant_id,
-        [order.marketplace for order in batch],
-        [order.external_order_id for order in batch],
-        [order.order_ref for order in batch],
-        [order.marketplace_id for order in batch],
-        [order.customer_name for order in batch],
-        [order.customer_email for order in batch],
-        [order.order_date for order in batch],
-        [order.currency for order in batch],
-        [order.total_amount for order in batch],
-        [order.order_status for order in batch],
-        [order.external_status for order in batch],
-        [order.delivery_status for order in batch],
-        [order.carrier for order in batch],
-        [order.tracking_code for order in batch],
-        [order.shipping_address for order in batch],
-        [order.ship_by for order in batch],
-        [order.deliver_by for order in batch],
-        [order.shipped_at for order in batch],
-        [order.delivered_at for order in batch],
-        [order.external_updated_at for order in batch],
+        AMAZON,
+        list(told),
     )
-    stored = [Upserted(**row) for row in rows]
-    await _replace_items(conn, [(each.id, newest[each.external_order_id].items) for each in stored])
-    return stored
+    new: list[_Order] = []
+    changed: list[_Order] = []
+    unclear: list[UUID] = []
+    for order_id, external_id, updated_at, detail, detailed_at in rows:
+        order = told[external_id]
+        if detail is None:
+            if order.continues is None:
+                new.append((order_id, order))
+        elif _takes_its_place(order, updated_at.replace(tzinfo=UTC), detail):
+            changed.append((order_id, order))
+        elif _may_tell(order, updated_at.replace(tzinfo=UTC), detail, detailed_at):
+            unclear.append(order_id)
+    for order_id, held in await _read(conn, tenant_id, unclear):
+        merged = merge(held, told[held.external_order_id])
+        if merged != held:
+            changed.append((order_id, merged))
+    await _insert(conn, tenant_id, new)
+    await _update(conn, tenant_id, changed)
+    return [
+        Upserted(order_id, order.external_order_id, order.order_status, is_new, order.detail)
+        for written, is_new in ((new, True), (changed, False))
+        for order_id, order in written
+    ]
 
 
-async def _replace_items(conn: Conn, items_of: Sequence[tuple[UUID, Sequence[Item]]]) -> None:
-    await conn.execute(
-        "DELETE FROM order_items WHERE order_id = ANY ($1::uuid[])", [order_id for order_id, _ in items_of]
+def _takes_its_place(order: NewOrder, updated_at: datetime, detail: str) -> bool:
+    """Whether nothing stays of what we hold: no need to read it."""
+    same_change = order.external_updated_at == updated_at and detail != Detail.FULL
+    return order.detail is Detail.FULL and (updated_at < order.external_updated_at or same_change)
+
+
+def _may_tell(order: NewOrder, updated_at: datetime, detail: str, detailed_at: datetime | None) -> bool:
+    """Whether we might learn something from the order."""
+    return (
+        order.continues is not None
+        or detail == Detail.PLACEHOLDER
+        or updated_at < order.external_updated_at
+        or (detailed_at or BEGINNING) < (order.detailed_at or BEGINNING)
     )
-    flat = [(order_id, item) for order_id, items in items_of for item in items]
-    await conn.execute(
-        """
-        INSERT INTO order_items (order_id, external_item_id, sku, asin, title, quantity, unit_price, currency)
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::numeric[],
-                             $8::text[])
-        ON CONFLICT (order_id, external_item_id) DO NOTHING
-        """,
-        [order_id for order_id, _ in flat],
-        [item.external_item_id for _, item in flat],
-        [item.sku for _, item in flat],
-        [item.asin for _, item in flat],
-        [item.title for _, item in flat],
-        [item.quantity for _, item in flat],
-        [item.unit_price for _, item in flat],
-        [item.currency for _, item in flat],
+
+
+async def _insert(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
+    if orders:
+        records = (_row(tenant_id, order_id, order) for order_id, order in orders)
+        await conn.copy_records_to_table("orders", columns=_WRITTEN, records=records)
+        await _insert_items(conn, orders)
+
+
+async def _update(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
+    if orders:
+        await conn.executemany(
+            f"UPDATE orders SET {_SET}, updated_at = clock_timestamp() WHERE id = $1 AND tenant_id = $2",  # noqa: S608
+            [_row(tenant_id, order_id, order) for order_id, order in orders],
+        )
+        await conn.execute("DELETE FROM order_items WHERE order_id = ANY ($1::uuid[])", [each for each, _ in orders])
+        await _insert_items(conn, orders)
+
+
+async def _insert_items(conn: Conn, orders: Sequence[_Order]) -> None:
+    records = (
+        (order_id, position, *astuple(item)) for order_id, order in orders for position, item in enumerate(order.items)
     )
+    await conn.copy_records_to_table("order_items", columns=("order_id", "position", *_ITEM), records=records)
+
+
+def _row(tenant_id: str, order_id: UUID, order: NewOrder) -> tuple[object, ...]:
+    """As _WRITTEN has it."""
+    return (
+        order_id,
+        tenant_id,
+        AMAZON,
+        order.external_order_id,
+        order.order_ref,
+        order.detail,
+        order.marketplace_id,
+        order.customer_name,
+        order.customer_email,
+        order.order_date,
+        order.currency,
+        order.total_amount,
+        order.order_status,
+        order.external_status,
+        order.delivery_status,
+        order.carrier,
+        order.tracking_code,
+        order.shipping_address,
+        order.ship_by,
+        order.deliver_by,
+        order.shipped_at,
+        order.delivered_at,
+        order.external_updated_at,
+        order.detailed_at,
+        order.package_status,
+        order.known_items,
+    )
+
+
+async def _read(conn: Conn, tenant_id: str, ids: Sequence[UUID]) -> list[_Order]:
+    """The orders as they were merged last."""
+    if not ids:
+        return []
+    rows = await conn.fetch(
+        "SELECT id, external_order_id, detail, marketplace_id, customer_name, customer_email, order_date, currency,"
+        " total_amount, order_status, external_status, delivery_status, carrier, tracking_code, shipping_address,"
+        " ship_by, deliver_by, shipped_at, delivered_at, external_updated_at, external_detailed_at, package_status,"
+        " known_items FROM orders WHERE tenant_id = $1 AND id = ANY ($2::uuid[])",
+        tenant_id,
+        ids,
+    )
+    items: dict[UUID, list[Item]] = {order_id: [] for order_id in ids}
+    for order_id, *columns in await conn.fetch(
+        f"SELECT order_id, {', '.join(_ITEM)} FROM order_items"  # noqa: S608 - a constant list of columns
+        " WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id, position",
+        ids,
+    ):
+        items[order_id].append(Item(*columns))
+    return [(row["id"], _held(row, items[row["id"]])) for row in rows]
+
+
+def _held(row: asyncpg.Record, items: list[Item]) -> NewOrder:
+    columns = dict(row)
+    del columns["id"]
+    detailed_at = columns.pop("external_detailed_at")
+    detail = Detail(columns["detail"])
+    package_status, known_items = columns["package_status"], columns["known_items"]
+    return NewOrder(
+        **columns
+        | {
+            "detail": detail,
+            "order_status": OrderStatus(columns["order_status"]),
+            "delivery_status": DeliveryStatus(columns["delivery_status"]),
+            "external_updated_at": columns["external_updated_at"].replace(tzinfo=UTC),  # -infinity comes without
+            "detail_from": None if detail is Detail.FULL else detailed_at,
+            "package_status": package_status and DeliveryStatus(package_status),
+            "known_items": None if known_items is None else [tuple(each) for each in known_items],
+        },
+        items=items,
+    )
+
+
+async def list_lacking_detail(
+    pool: Pool, tenant_id: str, detail: Detail, *, limit: int, before: tuple[datetime, UUID] | None = None
+) -> list[Lacking]:
+    """PLACEHOLDER or REPORT orders, the newest first; before is the place of the last one of the list before."""
+    before_date, before_id = before or (None, None)
+    rows = await pool.fetch(
+        "SELECT id, external_order_id, order_date FROM orders"
+        " WHERE tenant_id = $1 AND detail = $2 AND detail <> 'FULL'"
+        " AND ($3::timestamptz IS NULL OR (order_date, id) < ($3, $4::uuid))"
+        " ORDER BY order_date DESC, id DESC LIMIT $5",
+        tenant_id,
+        detail,
+        before_date,
+        before_id,
+        limit,
+    )
+    return [Lacking(**row) for row in rows]
 
 
 async def has_order(pool: Pool, tenant_id: str, external_order_id: str) -> bool:
@@ -143,7 +265,7 @@ async def get_order(pool: Pool, tenant_id: str, order_id: UUID) -> tuple[StoredO
         return None
     items = await pool.fetch(
         "SELECT external_item_id, sku, asin, title, quantity, unit_price, currency FROM order_items"
-        " WHERE order_id = $1 ORDER BY external_item_id",
+        " WHERE order_id = $1 ORDER BY position",
         order_id,
     )
     return _stored(row), [Item(**item) for item in items]
