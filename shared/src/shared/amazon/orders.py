@@ -131,8 +131,8 @@ async def search_orders(
     Errors as SpApi.get().
     """
     params = {
-        "createdAfter": _iso(created_after),
-        "createdBefore": _iso(created_before),
+        "createdAfter": iso(created_after),
+        "createdBefore": iso(created_before),
         "maxResultsPerPage": str(PAGE_SIZE),
         "includedData": INCLUDED_DATA,
     }
@@ -155,5 +155,6 @@ async def get_order(
     return answer.order
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
+    """As Amazon's parameters are written; to the second, downwards."""
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
