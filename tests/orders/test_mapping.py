@@ -229,13 +229,15 @@ ITEMS = st.fixed_dictionaries(
         ),
     }
 )
+
+UNIQUE_ITEMS: st.SearchStrategy[Any] = st.lists(ITEMS, max_size=4, unique_by=lambda item: str(item["orderItemId"]))
 ORDERS = st.fixed_dictionaries(
     {
         "orderId": TEXT,
         "createdTime": TIMES,
         "lastUpdatedTime": TIMES,
         "salesChannel": st.fixed_dictionaries({"channelName": TEXT}, optional={"marketplaceId": TEXT}),
-        "orderItems": st.lists(ITEMS, max_size=4, unique_by=lambda item: item["orderItemId"]),
+        "orderItems": UNIQUE_ITEMS,
     },
     optional={
         "buyer": st.fixed_dictionaries({}, optional={"buyerName": TEXT, "buyerEmail": TEXT}),
