@@ -67,9 +67,13 @@ def problem(
     )
 
 
-def json_response(body: Any, status: int = 200) -> Response[bytes]:
+def json_body(body: Any) -> bytes:
     """A struct as JSON with amounts as exact decimal numbers, as the product app knows them."""
-    return Response(_ENCODER.encode(body), status_code=status, media_type=MediaType.JSON)
+    return _ENCODER.encode(body)
+
+
+def json_response(body: Any, status: int = 200) -> Response[bytes]:
+    return Response(json_body(body), status_code=status, media_type=MediaType.JSON)
 
 
 def _on_permanent(_: HttpRequest, error: PermanentError) -> Response[bytes]:

@@ -155,7 +155,8 @@ class Gate:
              WHERE (application, seller_id, region, operation) = ($1, $2, $3, $4)
                AND CASE WHEN $6::float8 IS NULL
                         THEN rate IS NOT NULL AND learned_at < clock_timestamp() - $7::interval
-                        ELSE coalesce(rate, $5::float8) <> $6::float8 OR learned_at < clock_timestamp() - $7::interval / 2
+                        ELSE coalesce(rate, $5::float8) <> $6::float8
+                             OR learned_at < clock_timestamp() - $7::interval / 2
                    END
             """,
             *self._key(bucket),

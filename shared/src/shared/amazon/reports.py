@@ -1,12 +1,10 @@
 """Reports 2021-06-30 (model reports_2021-06-30.json): asked for, looked after, downloaded."""
 
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Literal
 
 import httpx
 from msgspec import Struct
@@ -23,9 +21,7 @@ GET_REPORT_DOCUMENT = Operation("getReportDocument", 0.0167, 15)
 DOWNLOAD_TIMEOUT = httpx.Timeout(60, connect=10)
 _REPORTS = "/reports/2021-06-30/reports"
 _DOCUMENTS = "/reports/2021-06-30/documents"
-_GZIP = 16 + zlib.MAX_WBITS
-_PART_BYTES = 1 << 18
-"""At most so much of a document is in memory at once, however well it was compressed."""
+_PART_BYTES = 1 << 16
 
 
 class ReportType(StrEnum):
@@ -72,16 +68,15 @@ class Document(Struct, frozen=True, rename="camel"):
     """Where a report can be had for five minutes. The address opens it to whoever has it."""
 
     url: str
-    compression_algorithm: Literal["GZIP"] | None = None
 
     def __repr__(self) -> str:
-        return f"Document(compression_algorithm={self.compression_algorithm!r})"
+        return "Document()"
 
 
 class Content(Struct, frozen=True):
-    """A document on its way: decompressed, part by part; charset: as it is declared, where it is."""
+    """A document on its way, part by part; packed by gzip or not."""
 
-    charset: str | None
+    content_type: str | None
     parts: AsyncIterator[bytes]
 
 
@@ -98,9 +93,7 @@ async def create_report(
 ) -> str:
     """The id of a report of at most 30 days, of at most 25 marketplaces. Errors as SpApi.post()."""
     asked = _Specification(report_type, marketplace_ids, iso(start), iso(end))
-    created = await api.post(
-        tenant_id, CREATE_REPORT, _REPORTS, asked, _Created, lane=lane, wait_seconds=wait_seconds
-    )
+    created = await api.post(tenant_id, CREATE_REPORT, _REPORTS, asked, _Created, lane=lane, wait_seconds=wait_seconds)
     return created.report_id
 
 
@@ -123,32 +116,15 @@ async def get_report_document(
 
 @asynccontextmanager
 async def download(http: httpx.AsyncClient, document: Document) -> AsyncIterator[Content]:
-    """The document, which is no faster read than the caller takes its parts. http: a client of its own, as the address
-    is not the Selling Partner API's and gets no token. AddressExpiredError; DownloadBrokenError, from the parts too.
+    """The document as it is sent, no faster than the caller takes it. http: a client of its own, as the address is not
+    the Selling Partner API's and gets no token. AddressExpiredError; DownloadBrokenError, from the parts too.
     """
     try:
-        async with http.stream("GET", document.url) as answer:
+        async with http.stream("GET", document.url, headers={"accept-encoding": "identity"}) as answer:
             if answer.status_code == HTTPStatus.FORBIDDEN:
                 raise AddressExpiredError("The address of the report's document opens nothing any more.")
             if not answer.is_success:
                 raise DownloadBrokenError(f"The report's document was answered with {answer.status_code}.")
-            yield Content(answer.charset_encoding, _parts(answer, document))
+            yield Content(answer.headers.get("content-type"), answer.aiter_raw(_PART_BYTES))
     except httpx.HTTPError as error:
         raise DownloadBrokenError(f"The report's document did not come whole ({type(error).__name__}).") from error
-
-
-async def _parts(answer: httpx.Response, document: Document) -> AsyncIterator[bytes]:
-    unzip = zlib.decompressobj(_GZIP) if document.compression_algorithm == "GZIP" else None
-    try:
-        async for raw in answer.aiter_raw(_PART_BYTES):
-            if unzip is None:
-                yield raw
-                continue
-            left = raw
-            while left and not unzip.eof:
-                yield unzip.decompress(left, _PART_BYTES)
-                left = unzip.unconsumed_tail
-    except zlib.error as error:
-        raise DownloadBrokenError(f"The report's document cannot be decompressed: {error}.") from error
-    if unzip is not None and not unzip.eof:
-        raise DownloadBrokenError("The report's document ends in the middle of its compressed data.")

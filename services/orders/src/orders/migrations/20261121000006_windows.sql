@@ -47,12 +47,9 @@ alter table backfill_jobs
     add column calls                integer not null default 0,
     add column notice               text,             -- what it does otherwise than planned, and why
     add column told_at              timestamptz;      -- the last backfill.progressed
-alter table backfill_jobs add constraint backfill_jobs_waiting check ((state = 'WAITING') = (waiting_for is not null))
-    not valid;
 
 -- migrate:down
 alter table backfill_jobs
-    drop constraint backfill_jobs_waiting,
     drop constraint backfill_jobs_state_check,
     drop column seller_id, drop column waiting_for, drop column waiting_since, drop column quota_waited_seconds,
     drop column calls, drop column notice, drop column told_at,
