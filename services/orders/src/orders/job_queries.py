@@ -47,7 +47,7 @@ async def insert_job(conn: Conn, tenant_id: str, days: int) -> UUID | None:
     return job_id
 
 
-async def get_unfinished_job(conn: Conn, tenant_id: str) -> Job | None:
+async def get_unfinished_job(conn: Conn | Pool, tenant_id: str) -> Job | None:
     job_id = await conn.fetchval(
         f"SELECT id FROM backfill_jobs WHERE tenant_id = $1 AND marketplace = $2 AND state IN {_UNFINISHED}",  # noqa: S608
         tenant_id,
@@ -62,23 +62,16 @@ async def resume_job(
     """The tenant's last backfill goes on, and up to three minutes ago, where it was of the same seller and one of these
     errors ended it, no longer ago than that.
     """
-    job_id: UUID | None = await conn.fetchval(
+    row = await conn.fetchrow(
         """
-        WITH last AS (
-            SELECT * FROM backfill_jobs WHERE tenant_id = $1 AND marketplace = $2 ORDER BY created_at DESC LIMIT 1
-               FOR UPDATE
-        ), newer AS (
-            INSERT INTO backfill_windows (job_id, kind, from_at, to_at, rest_from, rest_to)
-            SELECT id, 'PAGES', window_to, until, window_to, until
-              FROM last, (SELECT date_trunc('second', clock_timestamp()) - interval '3 minutes' AS until) AS now
-             WHERE state IN ('FAILED', 'CANCELLED') AND seller_id = $3 AND error_code = ANY ($4)
-               AND finished_at > clock_timestamp() - $5::interval AND window_to < until
-            RETURNING job_id, to_at
-        )
-        UPDATE backfill_jobs j
-           SET state = 'REQUESTED', window_to = newer.to_at, finished_at = NULL, error_code = NULL, error = NULL,
-               attempts = 0, next_attempt_at = clock_timestamp()
-          FROM newer WHERE j.id = newer.job_id RETURNING j.id
+        UPDATE backfill_jobs
+           SET state = 'REQUESTED', window_to = date_trunc('second', clock_timestamp()) - interval '3 minutes',
+               finished_at = NULL, error_code = NULL, error = NULL, attempts = 0, next_attempt_at = clock_timestamp()
+         WHERE id = (SELECT id FROM backfill_jobs WHERE tenant_id = $1 AND marketplace = $2
+                      ORDER BY created_at DESC LIMIT 1)
+           AND state IN ('FAILED', 'CANCELLED') AND seller_id = $3 AND error_code = ANY ($4)
+           AND finished_at > clock_timestamp() - $5::interval
+        RETURNING id, old.window_to AS covered_to, new.window_to
         """,
         tenant_id,
         AMAZON,
@@ -86,11 +79,15 @@ async def resume_job(
         codes,
         within,
     )
-    if job_id is not None:
-        await conn.execute(
-            "UPDATE backfill_windows SET next_attempt_at = clock_timestamp() WHERE job_id = $1 AND done_at IS NULL",
-            job_id,
-        )
+    if row is None:
+        return None
+    await conn.execute(
+        "UPDATE backfill_windows SET next_attempt_at = clock_timestamp() WHERE job_id = $1 AND done_at IS NULL",
+        row["id"],
+    )
+    newer = Span(row["covered_to"], row["window_to"])
+    await insert_windows(conn, row["id"], WindowKind.PAGES, [newer])
+    job_id: UUID = row["id"]
     return job_id
 
 
@@ -138,16 +135,15 @@ async def claim_job(pool: Pool, lease: timedelta) -> Lease | None:
     return Lease(row["id"], row["tenant_id"], row["lease_token"], row["attempts"]) if row else None
 
 
-async def renew_job(pool: Pool, lease: Lease, extend: timedelta) -> bool:
-    """Keep a lease that is still ours; whether it is."""
-    kept = await pool.fetchval(
+async def renew_job(pool: Pool, lease: Lease, extend: timedelta) -> None:
+    """Keep a lease that is still ours."""
+    await pool.execute(
         "UPDATE backfill_jobs SET leased_until = clock_timestamp() + $3"
-        " WHERE id = $1 AND lease_token = $2 AND state = 'RUNNING' RETURNING true",
+        " WHERE id = $1 AND lease_token = $2 AND state = 'RUNNING'",
         lease.job_id,
         lease.token,
         extend,
     )
-    return kept is not None
 
 
 async def hold_job(conn: Conn, lease: Lease, extend: timedelta, *, calls: int) -> None:

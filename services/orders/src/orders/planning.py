@@ -24,9 +24,9 @@ more on both sides.
 LONGEST_REPORT = timedelta(days=30) - 2 * EDGE
 NARROWEST_REPORT = timedelta(days=7)
 """What is refused though it is no longer is paged."""
-BENEFIT_OF_DOUBT = 0.8
-"""How much of an estimate has to fit: paging too long costs a minute of calls that nobody else asks for, reports for
-what would have fit cost the wait for them and the details that they lack.
+BENEFIT_OF_DOUBT = 0.7
+"""How much of an estimate has to fit: a page of a hundred orders tells the rate to a tenth, and a week is not like the
+next. Reports for what would have fit cost the wait for them, and the details that they lack.
 """
 OVERSHOOT = 0.05
 """Of a report's age: the pause until it is looked after again, and so how much later than it is done it is found."""
@@ -124,6 +124,17 @@ class Remedy(StrEnum):
     PAGE = "PAGE"
 
 
+BROKEN_DOCUMENT = (*[Remedy.FETCH_AGAIN] * 5, Remedy.ASK_AGAIN, *[Remedy.FETCH_AGAIN] * 3)
+"""What is tried one after the other, with the pauses of again_after(): minutes at first, as where documents are stored
+may be away.
+"""
+
+
+def again_after(troubles: int) -> timedelta:
+    """The pause before a document is fetched again: 1, 4, 16, 64, 256 seconds."""
+    return timedelta(seconds=4 ** min(troubles, 4))
+
+
 def next_window(windows: Sequence[Window]) -> Window | None:
     """What to do now: of the most urgent stage the newest; None where all wait."""
     order = list(Stage)
@@ -151,18 +162,13 @@ def covered(span: Span, rest: Span) -> Span:
 
 
 def fits(window: Window, rest: Span, calls_left: int) -> bool:
-    """Whether what is left of a window after its latest page can be paged with the calls that are left. The seller may
-    have grown or shrunk: the more hopeful of the whole and the latest page counts.
+    """Whether what is left of a window after its latest page can be paged with the calls that are left, by the rate of
+    the orders on that page: sellers grow and shrink.
     """
-    pages = min(
-        _pages(rest, window.span.length - rest.length, window.pages + 1),
-        _pages(rest, window.rest.length - rest.length, 1),
-    )
-    return pages * BENEFIT_OF_DOUBT <= calls_left
-
-
-def _pages(rest: Span, covered: timedelta, pages: int) -> float:
-    return rest.length / covered * pages if covered > timedelta() else 0.0
+    covered_by_page = window.rest.length - rest.length
+    if covered_by_page <= timedelta():
+        return calls_left > 0
+    return rest.length / covered_by_page * BENEFIT_OF_DOUBT <= calls_left
 
 
 def report_spans(rest: Span) -> list[Span]:
@@ -178,9 +184,9 @@ def halves(span: Span) -> tuple[Span, Span]:
     return Span(middle, span.end), Span(span.start, middle)
 
 
-def asked(span: Span, whole: Span) -> Span:
-    """What Amazon is asked for to have all of a span that is part of a whole."""
-    return Span(max(span.start - EDGE, whole.start), min(span.end + EDGE, whole.end))
+def asked(span: Span) -> Span:
+    """What Amazon is asked for to have all of a span; the same for each page, as its token goes with it."""
+    return Span(span.start - EDGE, span.end + EDGE)
 
 
 def pause(age: timedelta, interval_seconds: float, reports: int) -> timedelta:
@@ -195,8 +201,7 @@ def remedy(trouble: Trouble, troubles: int, span: Span) -> Remedy:
     if trouble is Trouble.REFUSED:
         return Remedy.SPLIT if span.length > NARROWEST_REPORT else Remedy.PAGE
     if trouble is Trouble.BROKEN:
-        again = (Remedy.FETCH_AGAIN, Remedy.FETCH_AGAIN, Remedy.ASK_AGAIN, Remedy.FETCH_AGAIN)
-        return again[troubles] if troubles < len(again) else Remedy.PAGE
+        return BROKEN_DOCUMENT[troubles] if troubles < len(BROKEN_DOCUMENT) else Remedy.PAGE
     at_most = {Trouble.FATAL: 3, Trouble.CANCELLED: 1}.get(trouble, 0)
     return Remedy.ASK_AGAIN if troubles < at_most else Remedy.PAGE
 

@@ -61,7 +61,7 @@ async def _page(parts: Parts, lease: Lease, window: Window, windows: Sequence[Wi
     if window.token_is_stale:
         await _narrow(parts, lease, window, calls=0)
         return
-    span = planning.asked(window.span, _whole(windows))
+    span = planning.asked(window.span)
     try:
         page = await search_orders(
             parts.api, lease.tenant_id, span.start, span.end, window.next_token, lane=Lane.BACKFILL
@@ -107,7 +107,7 @@ async def _ask(parts: Parts, lease: Lease, window: Window, windows: Sequence[Win
     account = await queries.get_connection(parts.pool, lease.tenant_id)
     if account is None:
         raise LeaseLostError("The account was disconnected.")
-    span = planning.asked(window.span, _whole(windows))
+    span = planning.asked(window.span)
     asking = reports.create_report(
         parts.api,
         lease.tenant_id,
@@ -260,7 +260,8 @@ async def _store(
         for each in await order_queries.upsert_orders(conn, lease.tenant_id, orders)
         if each.is_new
     }
-    before_is_read = all(each.done_at is not None for each in windows if each.span.end <= window.span.start)
+    before = [each.done_at is not None for each in windows if each.span.end <= window.span.start]
+    before_is_read = bool(before) and all(before)
     counted = [
         order
         for order in orders
@@ -287,7 +288,3 @@ async def _pause(parts: Parts, lease: Lease, age: timedelta, windows: Sequence[W
     left = await parts.api.left(lease.tenant_id, reports.GET_REPORT)
     looked_after = sum(window.kind is WindowKind.REPORT and window.document_id is None for window in windows)
     return planning.pause(age, left.interval_seconds, looked_after)
-
-
-def _whole(windows: Sequence[Window]) -> Span:
-    return Span(min(window.span.start for window in windows), max(window.span.end for window in windows))
