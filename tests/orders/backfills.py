@@ -88,7 +88,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def after(parts: Parts, path: str, answers: int, then: Callable[[], Awaitable[None]]) -> AsyncIterator[Parts]:
-    """The same Amazon, and something that happens once it has given so many answers at a path, before they are heard."""
+    """The same Amazon, and something that happens once it has given so many answers at a path, still unheard."""
     given = 0
 
     async def count(answer: httpx.Response) -> None:

@@ -1,4 +1,4 @@
-"""Backfills by pages against Amazon's sandbox: quota, crashes, page tokens, what ends them and what makes them go on."""
+"""Backfills by pages against Amazon's sandbox: quota, crashes, page tokens, what ends them and makes them go on."""
 
 import asyncio
 import contextlib

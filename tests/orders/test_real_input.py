@@ -14,10 +14,11 @@ import pytest
 
 from devstack.servers import AMAZON_MODELS
 from devstack.stack import Stack
-from orders import backfill, order_queries, queries
+from orders import backfill, job_queries, order_queries, worker
 from orders.mapping import from_amazon
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
+from orders.windows import LEASE, Parts
 from shared.amazon import orders as amazon_orders
 from shared.amazon.spapi import SpApi
 from shared.db import Pool

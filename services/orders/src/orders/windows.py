@@ -16,7 +16,7 @@ from shared.amazon.orders import SEARCH_ORDERS, search_orders
 from shared.amazon.reports import AddressExpiredError, DownloadBrokenError, ReportType
 from shared.amazon.spapi import SpApi
 from shared.db import Conn, Pool
-from shared.errors import PermanentError
+from shared.errors import PermanentError, RetryLaterError
 from shared.outbox import Outbox
 from shared.telemetry import log
 
@@ -172,7 +172,7 @@ async def _fetch(parts: Parts, lease: Lease, window: Window, windows: Sequence[W
         log.warning(
             "backfill_report_unreadable", job_id=str(lease.job_id), report_id=window.report_id, error=str(error)
         )
-        await _help(parts, lease, window, Trouble.BROKEN, calls=0)
+        await _help(parts, lease, window, Trouble.BROKEN, calls=0, why=error)
         return
     async with parts.pool.acquire() as conn, conn.transaction():
         await job_queries.hold_job(conn, lease, LEASE, calls=0)
@@ -206,7 +206,15 @@ async def _unless_denied(
     return None
 
 
-async def _help(parts: Parts, lease: Lease, window: Window, trouble: Trouble, *, calls: int) -> None:
+async def _help(
+    parts: Parts,
+    lease: Lease,
+    window: Window,
+    trouble: Trouble,
+    *,
+    calls: int,
+    why: PermanentError | RetryLaterError | None = None,
+) -> None:
     remedy = planning.remedy(trouble, window.troubles, window.span)
     log.warning(
         "backfill_report_in_trouble",
@@ -233,7 +241,9 @@ async def _help(parts: Parts, lease: Lease, window: Window, trouble: Trouble, *,
                     f" ({trouble.value}): these days are read by pages, one in three minutes.",
                 )
             case Remedy.FETCH_AGAIN:
-                pass
+                await job_queries.postpone_windows(conn, [window.id], planning.again_after(window.troubles))
+                if why is not None:
+                    await job_queries.set_error(conn, lease.job_id, why.code, str(why))
 
 
 async def _page_instead(conn: Conn, lease: Lease, window: Window) -> None:

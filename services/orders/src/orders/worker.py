@@ -91,15 +91,16 @@ async def _go_on(parts: Parts, lease: Lease) -> bool:
 
 async def _rest(parts: Parts, lease: Lease, unfinished: list[Window]) -> bool:
     """Nothing is due: sleep a moment, or let others take the job when something is."""
-    until = min(window.next_attempt_at for window in unfinished)
-    seconds = (until - unfinished[0].now).total_seconds()
+    first = min(unfinished, key=lambda window: window.next_attempt_at)
+    seconds = (first.next_attempt_at - first.now).total_seconds()
     if seconds <= SHORT_SECONDS:
         await asyncio.sleep(max(0.0, seconds))
         return True
+    waiting_for = Waiting.OUTAGE if first.stage is Stage.FETCH and first.troubles else Waiting.QUOTA
     amazon_works = any(window.stage is Stage.LOOK for window in unfinished)
     async with parts.pool.acquire() as conn, conn.transaction():
         await job_queries.hold_job(conn, lease, LEASE, calls=0)
-        await job_queries.give_back(conn, lease.job_id, until, None if amazon_works else Waiting.QUOTA)
+        await job_queries.give_back(conn, lease.job_id, first.next_attempt_at, None if amazon_works else waiting_for)
     return False
 
 
