@@ -182,6 +182,15 @@ class Amazon:
         found: list[dict[str, Any]] = (await self.control("GET", f"sellers/{seller_id}/orders?limit=1000"))["orders"]
         return found
 
+    async def all_orders_of(self, seller_id: str) -> list[dict[str, Any]]:
+        """The same, however many there are."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self.control("GET", f"sellers/{seller_id}/orders?limit=1000&offset={len(found)}")
+            found += page["orders"]
+            if len(found) == page["total"]:
+                return found
+
     async def fail(
         self,
         operation: str,

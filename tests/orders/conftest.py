@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from devstack.stack import Stack
-from orders import handlers, queries
+from orders import handlers, planning, queries, worker
 from orders.settings import OrdersSettings
+from orders.windows import Parts
 from shared.amazon.gate import Gate
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
@@ -44,10 +45,22 @@ def api(settings: OrdersSettings, network: httpx.AsyncClient, pool: Pool) -> SpA
     return SpApi(settings, Vault(settings), network, Gate(pool, settings.amazon_spapi_app_source))
 
 
-async def connect(pool: Pool, tenant_id: str) -> None:
+@pytest.fixture
+def parts(pool: Pool, outbox: Outbox, api: SpApi, network: httpx.AsyncClient) -> Parts:
+    return Parts(pool, outbox, api, network)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits does so for a moment."""
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(planning, "FIRST_LOOK", 0)
+
+
+async def connect(pool: Pool, tenant_id: str, seller_id: str = "A12BCIS2R7HD4D") -> None:
     """What start_backfill keeps of an account that is connected now, without a backfill."""
     async with pool.acquire() as conn, conn.transaction():
-        await queries.upsert_connection(conn, connected(tenant_id=tenant_id))
+        await queries.upsert_connection(conn, connected(tenant_id=tenant_id, seller_id=seller_id))
 
 
 Disconnect = Callable[..., Awaitable[None]]

@@ -9,9 +9,10 @@ from uuid import uuid4
 import hypothesis
 import pytest
 
-from orders import backfill, handlers, queries
+from orders import backfill, handlers, job_queries, queries
 from orders.domain import TenantArchivedError, TenantNotConnectedError
 from orders.settings import OrdersSettings
+from orders.windows import LEASE
 from shared.amazon.errors import AmazonNotFoundError, AuthorizationRevokedError, NotConnectedError
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
@@ -85,7 +86,7 @@ async def test_an_archived_tenants_backfill_ends_and_is_told_once(
     )
     assert row is not None
     assert tuple(row)[1:] == (
-        *("FAILED", "tenant_archived"),
+        *("CANCELLED", "tenant_archived"),
         *("The tenant was archived before its backfill was complete.", True),
     )
     failed = [body for subject, body in await told(pool) if subject == "backfill.failed"]
@@ -103,7 +104,7 @@ async def test_the_archive_ends_what_is_unfinished_and_nothing_else(
     await pool.execute("UPDATE backfill_jobs SET state = $1", state)
     await follow(status="ARCHIVED")
     ended = state in {"REQUESTED", "RUNNING", "WAITING"}
-    assert await pool.fetchval("SELECT state FROM backfill_jobs") == ("FAILED" if ended else state)
+    assert await pool.fetchval("SELECT state FROM backfill_jobs") == ("CANCELLED" if ended else state)
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested", *["backfill.failed"] * ended]
 
 
@@ -123,7 +124,7 @@ async def test_a_tenant_that_comes_back_requests_again_what_is_new(
     await start_backfill(connected(connected_at=NOW), "event-1")
     await follow(status="ARCHIVED")
     await follow(status="ACTIVE")
-    assert await queries.claim_job(pool, backfill.LEASE) is None, "what ended stays ended"
+    assert await job_queries.claim_job(pool, LEASE) is None, "what ended stays ended"
     await start_backfill(connected(connected_at=NOW + timedelta(days=1)), "event-2")
     assert [subject for subject, _ in await told(pool)] == [
         *("backfill.requested", "backfill.failed"),
@@ -218,7 +219,7 @@ async def test_a_disconnected_accounts_backfill_ends_and_is_told_once(
     )
     assert row is not None
     assert tuple(row)[1:] == (
-        *("FAILED", "account_disconnected"),
+        *("CANCELLED", "account_disconnected"),
         *("The account was disconnected before its backfill was complete.", True),
     )
     failed = [body for subject, body in await told(pool) if subject == "backfill.failed"]

@@ -14,10 +14,11 @@ import pytest
 
 from devstack.servers import AMAZON_MODELS
 from devstack.stack import Stack
-from orders import backfill, order_queries, queries
+from orders import backfill, job_queries, order_queries, worker
 from orders.mapping import from_amazon
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
+from orders.windows import LEASE, Parts
 from shared.amazon import orders as amazon_orders
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
@@ -140,17 +141,19 @@ def compare_all(found: list[Json]) -> None:
 
 
 async def test_a_backfill_keeps_every_value_of_amazons_own_orders(
-    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, settings: OrdersSettings, stack: Stack
+    pool: Pool, outbox: Outbox, parts: Parts, seller: Seller, settings: OrdersSettings, stack: Stack
 ) -> None:
     await seller.who_is(SELLER)
     await connect(pool, seller.tenant_id)
     async with pool.acquire() as conn, conn.transaction():
         job, _ = await backfill.request(conn, outbox, seller.tenant_id, 730)
-        await conn.execute("UPDATE backfill_jobs SET window_from = $1, window_to = $2", *WINDOW)
-    lease = await queries.claim_job(pool, backfill.LEASE)
+        await conn.execute(
+            "UPDATE backfill_windows SET from_at = $1, to_at = $2, rest_from = $1, rest_to = $2", *WINDOW
+        )
+    lease = await job_queries.claim_job(pool, LEASE)
     assert lease is not None
-    await backfill._work(pool, outbox, api, lease)
-    done = await queries.get_job(pool, seller.tenant_id, job.id)
+    await worker.work(parts, lease)
+    done = await job_queries.get_job(pool, seller.tenant_id, job.id)
     assert done is not None
     assert (done.state, done.orders_stored, done.items_stored) == ("COMPLETED", 8, 10)
     compare_all(await answered(pool, stack, settings, outbox, seller.tenant_id))

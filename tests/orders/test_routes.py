@@ -243,7 +243,7 @@ async def test_an_archived_tenant_requests_nothing_until_it_comes_back(
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, answer.json()["code"]) == (409, "tenant_archived")
     ended = (await http.get(f"{ORDERS}/backfills/{first['id']}")).json()
-    assert (ended["state"], ended["errorCode"]) == ("FAILED", "tenant_archived")
+    assert (ended["state"], ended["errorCode"]) == ("CANCELLED", "tenant_archived")
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
     await follow(status="ACTIVE")
     again = await http.post(BACKFILL, json={})
@@ -262,7 +262,7 @@ async def test_a_disconnected_account_requests_nothing_until_it_is_connected_aga
     assert (answer.status_code, answer.json()["code"]) == (409, "tenant_not_connected")
     assert "no connected Amazon account: connect it first" in answer.json()["detail"]
     ended = (await http.get(f"{ORDERS}/backfills/{first['id']}")).json()
-    assert (ended["state"], ended["errorCode"]) == ("FAILED", "account_disconnected")
+    assert (ended["state"], ended["errorCode"]) == ("CANCELLED", "account_disconnected")
     assert [subject for subject, _ in await told(pool)] == ["backfill.requested", "backfill.failed"]
     await connect(pool, TENANT)
     again = await http.post(BACKFILL, json={})

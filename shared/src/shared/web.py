@@ -42,9 +42,13 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
     )
 
 
-def json_response(body: Any, status: int = 200) -> Response[bytes]:
+def json_body(body: Any) -> bytes:
     """A struct as JSON with amounts as exact decimal numbers, as the product app knows them."""
-    return Response(ENCODER.encode(body), status_code=status, media_type=MediaType.JSON)
+    return ENCODER.encode(body)
+
+
+def json_response(body: Any, status: int = 200) -> Response[bytes]:
+    return Response(json_body(body), status_code=status, media_type=MediaType.JSON)
 
 
 def _on_permanent(_: HttpRequest, error: PermanentError) -> Response[bytes]:

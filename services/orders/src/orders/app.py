@@ -1,27 +1,31 @@
 """orders, wired."""
 
+import asyncio
 from functools import partial
 
 import httpx
 
-from shared.amazon import spapi
+from shared.amazon import reports, spapi
 from shared.amazon.gate import Gate
 from shared.service import Service, run
 from shared.settings import load
 from shared.vault import Vault
 
-from . import backfill, handlers
+from . import handlers, worker
 from .requests import OPERATIONS
 from .routes import ROUTES
 from .settings import OrdersSettings
-
-BACKFILLS_AT_ONCE = 4
+from .windows import Parts
 
 
 async def main() -> None:
     settings = load(OrdersSettings)
     vault = Vault(settings)
-    async with Service("orders", settings) as service, httpx.AsyncClient(timeout=spapi.TIMEOUT) as http:
+    async with (
+        Service("orders", settings) as service,
+        httpx.AsyncClient(timeout=spapi.TIMEOUT) as http,
+        httpx.AsyncClient(timeout=reports.DOWNLOAD_TIMEOUT) as documents,
+    ):
         api = spapi.SpApi(settings, vault, http, Gate(service.pool, settings.amazon_spapi_app_source))
         service.checks["vault"] = vault.not_ready
         service.handle("follow_tenant", partial(handlers.follow_tenant, pool=service.pool, outbox=service.outbox))
@@ -34,8 +38,10 @@ async def main() -> None:
             "fetch_missing_order",
             partial(handlers.fetch_missing_order, pool=service.pool, outbox=service.outbox, api=api),
         )
-        for number in range(BACKFILLS_AT_ONCE):
-            service.loop(f"backfill {number}", partial(backfill.run, service.pool, service.outbox, api))
+        parts, turn = Parts(service.pool, service.outbox, api, documents), asyncio.Lock()
+        for number in range(worker.AT_ONCE):
+            service.loop(f"backfill {number}", partial(worker.run, parts, turn))
+        service.loop("count of backfills", partial(worker.count, service.pool))
         await service.serve(ROUTES, OPERATIONS)
 
 

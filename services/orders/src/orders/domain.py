@@ -47,6 +47,13 @@ class AccountDisconnectedError(PermanentError):
     status = 409
 
 
+class BackfillCancelledError(PermanentError):
+    """Somebody called the backfill off."""
+
+    code = "backfill_cancelled"
+    status = 409
+
+
 class OrderStatus(StrEnum):
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
@@ -181,6 +188,8 @@ class Connection(Struct, frozen=True):
     tenant_id: str
     marketplace: str
     connection_id: UUID
+    seller_id: str
+    marketplace_ids: list[str]
 
 
 class Upserted(Struct, frozen=True):
@@ -207,6 +216,19 @@ class JobState(StrEnum):
     WAITING = "WAITING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+UNFINISHED = (JobState.REQUESTED, JobState.RUNNING, JobState.WAITING)
+
+
+class Waiting(StrEnum):
+    """What a WAITING job waits for."""
+
+    QUOTA = "QUOTA"
+    """The seller's usage plan at Amazon."""
+    OUTAGE = "OUTAGE"
+    """Amazon, Vault, or an operator."""
 
 
 class Job(Struct, frozen=True, rename="camel"):
@@ -219,23 +241,42 @@ class Job(Struct, frozen=True, rename="camel"):
     window_from: datetime
     window_to: datetime
     state: JobState
+    waiting_for: Waiting | None
     orders_stored: int
     items_stored: int
     pages: int
+    windows_done: int
+    windows_total: int
+    calls: int
+    quota_waited_seconds: float
+    eta_seconds: int | None
+    """Until every order is stored, as far as it can be told."""
+    notice: str | None
+    """What it does otherwise than planned, and why."""
     error_code: str | None
     error: str | None
     next_attempt_at: datetime
     created_at: datetime
     finished_at: datetime | None
 
+    @property
+    def is_unfinished(self) -> bool:
+        return self.state in UNFINISHED
+
 
 class Lease(Struct, frozen=True):
     """A job in our hands until the lease ends; the token proves that it still is."""
 
-    job: Job
+    job_id: UUID
+    tenant_id: str
     token: int
-    next_page: str | None
     attempts: int
+
+
+class LeaseLostError(PermanentError):
+    """The job is another worker's, or over: nothing more is written for it."""
+
+    code = "lease_lost"
 
 
 def order_ref(external_order_id: str) -> str:

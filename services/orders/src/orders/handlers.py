@@ -29,15 +29,15 @@ QUOTA_WAIT_SECONDS = 10
 async def start_backfill(
     event: ConnectionConnected, event_id: str, *, pool: Pool, outbox: Outbox, settings: OrdersSettings
 ) -> None:
-    """A new connection, or an old one made anew, gets its past orders; an archived tenant's is only kept."""
+    """A new connection gets its past orders, one made anew the rest of them; an archived tenant's is only kept."""
     async with pool.acquire() as conn, conn.transaction():
         if await inbox.claim(conn, "start_backfill", event_id) and await queries.upsert_connection(conn, event):
             with contextlib.suppress(TenantArchivedError):
-                await backfill.request(conn, outbox, event.tenant_id, settings.backfill_days)
+                await backfill.resume_or_request(conn, outbox, event.tenant_id, event.seller_id, settings.backfill_days)
 
 
 async def stop_backfill(event: ConnectionDisconnected, event_id: str, *, pool: Pool, outbox: Outbox) -> None:
-    """A disconnected account's backfill ends; the account connected anew gets another."""
+    """A disconnected account's backfill is called off; it goes on when the account is connected anew."""
     async with pool.acquire() as conn, conn.transaction():
         if await inbox.claim(conn, "stop_backfill", event_id) and await queries.disconnect(conn, event):
             ended = AccountDisconnectedError("The account was disconnected before its backfill was complete.")
@@ -45,7 +45,7 @@ async def stop_backfill(event: ConnectionDisconnected, event_id: str, *, pool: P
 
 
 async def follow_tenant(event: TenantSynced, event_id: str, *, pool: Pool, outbox: Outbox) -> None:
-    """An archived tenant's backfills end; one that comes back may ask for another."""
+    """An archived tenant's backfill is called off; one that comes back may ask for another."""
     async with pool.acquire() as conn, conn.transaction():
         if not await inbox.claim(conn, "follow_tenant", event_id):
             return

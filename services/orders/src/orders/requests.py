@@ -6,8 +6,9 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from shared.requests import OfTenant, Operation
 
+from . import backfill
 from .domain import Job
-from .routes import Days, backfill_of, queue_backfill
+from .routes import Days, queue_backfill
 
 
 class Backfill(OfTenant, frozen=True):
@@ -25,7 +26,7 @@ async def start_backfill(asked: Backfill, pool: Pool, outbox: Outbox) -> Job:
 
 async def backfill_status(asked: OfJob, pool: Pool) -> Job:
     """How far a backfill is."""
-    return await backfill_of(pool, asked.tenant_id, asked.id)
+    return await backfill.get(pool, asked.tenant_id, asked.id)
 
 
 OPERATIONS: dict[str, Operation] = {"backfill": start_backfill, "backfill.status": backfill_status}

@@ -7,6 +7,7 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.response import ServerSentEvent
 from msgspec import Meta, Struct
 
 from shared.cursor import decode_cursor, encode_cursor
@@ -14,8 +15,8 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from shared.web import json_response
 
-from . import backfill, order_queries, queries
-from .domain import BackfillNotFoundError, Item, Job, OrderNotFoundError, StoredOrder
+from . import backfill, order_queries, watching
+from .domain import Item, Job, OrderNotFoundError, StoredOrder
 
 MAX_PAGE = 200
 
@@ -91,14 +92,35 @@ async def queue_backfill(pool: Pool, outbox: Outbox, tenant_id: str, days: int) 
 
 @get("/api/v1/orders/backfills/{job_id:uuid}", summary="How far a backfill is")
 async def get_backfill(job_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> Job:
-    return await backfill_of(pool, tenant_id, job_id)
+    return await backfill.get(pool, tenant_id, job_id)
 
 
-async def backfill_of(pool: Pool, tenant_id: str, job_id: UUID) -> Job:
-    job = await queries.get_job(pool, tenant_id, job_id)
-    if job is None:
-        raise BackfillNotFoundError("There is no such backfill.")
-    return job
+@post(
+    "/api/v1/orders/backfills/{job_id:uuid}/cancel",
+    status_code=200,
+    summary="Call a backfill off; what it has stored stays",
+)
+async def cancel_backfill(
+    job_id: FromPath[UUID],
+    tenant_id: NamedDependency[str],
+    pool: NamedDependency[Pool],
+    outbox: NamedDependency[Outbox],
+) -> Job:
+    async with pool.acquire() as conn, conn.transaction():
+        return await backfill.cancel(conn, outbox, tenant_id, job_id)
 
 
-ROUTES = [list_orders, get_order, start_backfill, get_backfill]
+@get(
+    "/api/v1/orders/backfills/{job_id:uuid}/events",
+    media_type="text/event-stream",
+    responses={200: ResponseSpec(Job, media_type="text/event-stream")},
+    summary="The same as server-sent events, until the backfill is over",
+)
+async def watch_backfill(
+    job_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]
+) -> ServerSentEvent:
+    """`progress` with each change, `over` at last; it ends after an hour in any case: ask again."""
+    return ServerSentEvent(await watching.watch(pool, tenant_id, job_id))
+
+
+ROUTES = [list_orders, get_order, start_backfill, get_backfill, cancel_backfill, watch_backfill]

@@ -56,6 +56,15 @@ class Bucket(Struct, frozen=True):
     operation: Operation
 
 
+class Left(Struct, frozen=True):
+    """What is left of a usage plan now: how many calls may go at once, and after how many seconds each there is one
+    more.
+    """
+
+    calls: int
+    interval_seconds: float
+
+
 class Gate:
     """What a service's calls to Amazon pass, as one of our applications. Its role needs the grant of the migration."""
 
@@ -108,6 +117,22 @@ class Gate:
             max(0.0, ahead_seconds - SLACK_SECONDS),
         )
         return row["is_taken"], row["wait"] + SLACK_SECONDS if row["wait"] > 0 else 0.0
+
+    async def left(self, bucket: Bucket) -> Left:
+        """A look, which takes nothing: another caller may be faster."""
+        operation = bucket.operation
+        row = await self._pool.fetchrow(
+            """
+            SELECT coalesce(rate, $5) AS rate,
+                   extract(epoch FROM greatest(arrives_at - clock_timestamp(), '0'))::float8 AS arrives_in
+              FROM amazon.request_buckets WHERE (application, seller_id, region, operation) = ($1, $2, $3, $4)
+            """,
+            *self._key(bucket),
+            operation.rate,
+        )
+        if row is None:
+            return Left(operation.burst, 1 / operation.rate)
+        return Left(max(0, int(operation.burst - row["arrives_in"] * row["rate"])), 1 / row["rate"])
 
     async def heed(self, bucket: Bucket, answer: httpx.Response) -> None:
         """Keep what an answer says of the plan: the seller's own rate, or, with 429, that nothing is left of it. The

@@ -133,8 +133,8 @@ async def search_orders(
     Errors as SpApi.get().
     """
     params = {
-        "createdAfter": _iso(created_after),
-        "createdBefore": _iso(created_before),
+        "createdAfter": iso(created_after),
+        "createdBefore": iso(created_before),
         "maxResultsPerPage": str(PAGE_SIZE),
         "includedData": INCLUDED_DATA,
     }
@@ -156,7 +156,7 @@ async def search_changed_orders(
     wait_seconds: float = 0,
 ) -> SearchOrdersPage:
     """A page of the orders that have changed since, as search_orders(); a token is good for the same time only."""
-    params = {"lastUpdatedAfter": _iso(updated_after), "maxResultsPerPage": str(PAGE_SIZE)}
+    params = {"lastUpdatedAfter": iso(updated_after), "maxResultsPerPage": str(PAGE_SIZE)}
     if included_data:
         params["includedData"] = included_data
     if token is not None:
@@ -178,5 +178,6 @@ async def get_order(
     return answer.order
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
+    """As Amazon's parameters are written; to the second, downwards."""
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -28,7 +28,7 @@ from .errors import (
     NotConnectedError,
     QuotaExceededError,
 )
-from .gate import Bucket, Gate, Lane, Operation
+from .gate import Bucket, Gate, Lane, Left, Operation
 from .lwa import Lwa, Tokens
 from .marketplaces import API_HOSTS, Region
 
@@ -46,6 +46,15 @@ class _Error(Struct, frozen=True):
 
 class _Errors(Struct, frozen=True):
     errors: list[_Error] = []
+
+
+class _Request(Struct, frozen=True):
+    """What is sent, whoever sends it."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = {}
+    body: bytes | None = None
 
 
 class SpApi:
@@ -115,12 +124,7 @@ class SpApi:
         it would be longer; NotConnectedError, AuthorizationRevokedError, AppCredentialsError, AccessDeniedError,
         QuotaExceededError, AmazonNotFoundError, BadRequestError or AmazonUnavailableError.
         """
-        tenant = await read_tenant(self._vault, tenant_id)
-        if tenant.app_source not in {"", self._settings.amazon_spapi_app_source}:
-            raise NotConnectedError(
-                f"The seller of tenant {tenant_id} has authorized the application {tenant.app_source}, and"
-                f" {self._settings.amazon_spapi_app_source} is in use: the account has to be connected again."
-            )
+        tenant = await self._tenant(tenant_id)
         return await self.get_as(tenant, operation, path, params, type_, lane=lane, wait_seconds=wait_seconds)
 
     async def get_as(
@@ -135,13 +139,56 @@ class SpApi:
         wait_seconds: float = 0,
     ) -> T:
         """As get(), with credentials in hand. A token that expired on the way is replaced once."""
+        return await self._call(tenant, operation, _Request("GET", path, params), type_, lane, wait_seconds)
+
+    async def post(
+        self,
+        tenant_id: str,
+        operation: Operation,
+        path: str,
+        body: Struct,
+        type_: type[T],
+        *,
+        lane: Lane = Lane.LIVE,
+        wait_seconds: float = 0,
+    ) -> T:
+        """As get(). After an AmazonUnavailableError nobody knows whether it was done."""
+        tenant = await self._tenant(tenant_id)
+        request = _Request("POST", path, body=msgspec.json.encode(body))
+        return await self._call(tenant, operation, request, type_, lane, wait_seconds)
+
+    async def left(self, tenant_id: str, operation: Operation) -> Left:
+        """What is left of the seller's usage plan for the operation; NotConnectedError. It needs a gate."""
+        tenant = await self._tenant(tenant_id)
+        if self._gate is None:
+            raise TypeError("Nobody counts the calls of a service without a gate.")
+        return await self._gate.left(Bucket(tenant.seller_id, tenant.region, operation))
+
+    async def _tenant(self, tenant_id: str) -> TenantCredentials:
+        tenant = await read_tenant(self._vault, tenant_id)
+        if tenant.app_source not in {"", self._settings.amazon_spapi_app_source}:
+            raise NotConnectedError(
+                f"The seller of tenant {tenant_id} has authorized the application {tenant.app_source}, and"
+                f" {self._settings.amazon_spapi_app_source} is in use: the account has to be connected again."
+            )
+        return tenant
+
+    async def _call(
+        self,
+        tenant: TenantCredentials,
+        operation: Operation,
+        request: _Request,
+        type_: type[T],
+        lane: Lane,
+        wait_seconds: float,
+    ) -> T:
         bucket = Bucket(tenant.seller_id, tenant.region, operation)
         token = await self._token(tenant)
-        answer = await self._send(bucket, path, params, token, lane, wait_seconds)
+        answer = await self._send(bucket, request, token, lane, wait_seconds)
         if _told_expired(answer):
             self._lwa.forget(token)
             token = await self._token(tenant)
-            answer = await self._send(bucket, path, params, token, lane, wait_seconds)
+            answer = await self._send(bucket, request, token, lane, wait_seconds)
         if not answer.is_success:
             raise _error_of(operation, answer)
         try:
@@ -150,19 +197,24 @@ class SpApi:
             raise BadRequestError(f"{_told(operation, answer)}, which is not as the model says: {error}.") from error
 
     async def _send(
-        self, bucket: Bucket, path: str, params: Mapping[str, str], token: str, lane: Lane, wait_seconds: float
+        self, bucket: Bucket, request: _Request, token: str, lane: Lane, wait_seconds: float
     ) -> httpx.Response:
         region = Region(bucket.region)
         base = self._settings.amazon_spapi_url or API_HOSTS[region]
+        headers = {"x-amz-access-token": token, "user-agent": USER_AGENT}
+        if request.body is not None:
+            headers["content-type"] = "application/json"
         breaker = self._breakers[region]
         with breaker.watch():
             if self._gate is not None:
                 await self._gate.take(bucket, lane, wait_seconds)
             try:
-                answer = await self._http.get(
-                    f"{base.rstrip('/')}{path}",
-                    params=params,
-                    headers={"x-amz-access-token": token, "user-agent": USER_AGENT},
+                answer = await self._http.request(
+                    request.method,
+                    f"{base.rstrip('/')}{request.path}",
+                    params=request.params,
+                    content=request.body,
+                    headers=headers,
                 )
             except httpx.HTTPError as error:
                 breaker.failed()
