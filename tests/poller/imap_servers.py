@@ -39,7 +39,7 @@ class Server(Protocol):
 
 
 class _Connection(mock.ImapProtocol):  # type: ignore[misc] # it has no types
-    """As RFC 3501 has EXAMINE, SEARCH and FETCH."""
+    """As RFC 3501 has EXAMINE, SEARCH and FETCH; and who begins to wait hears of what has come by then."""
 
     def examine(self, tag: str, *args: str) -> None:
         self.user_mailbox = args[0].strip('"')
@@ -49,6 +49,11 @@ class _Connection(mock.ImapProtocol):  # type: ignore[misc] # it has no types
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error and None)
+
+    def idle(self, tag: str, *args: str) -> None:
+        super().idle(tag, *args)
+        while self.state_to_send:
+            self.send_untagged_line(self.state_to_send.pop(0))
 
     def _mails(self) -> list[Any]:
         return list(self.server_state.get_mailbox_messages(self.user_login, self.user_mailbox))

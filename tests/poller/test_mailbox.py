@@ -489,3 +489,19 @@ async def test_the_row_of_a_mailbox_is_made_by_its_first_lease(pool: Pool) -> No
     lease = await queries.claim_mailbox(pool, "inbound", mailbox.LEASE)
     assert lease is not None
     assert (lease.uid_validity, lease.last_uid) == (None, 0)
+
+
+async def test_a_mail_that_comes_just_before_the_wait_does_not_wait_for_its_end(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = imap.Session.wait
+
+    async def deliver_and_wait(session: imap.Session) -> None:
+        monkeypatch.setattr(imap.Session, "wait", wait)
+        reading.server.deliver(mail(1))
+        await wait(session)
+
+    monkeypatch.setattr(imap.Session, "wait", deliver_and_wait)
+    reading.start()
+    await reading.has(1)
+    assert reading.wire.connections == 1
