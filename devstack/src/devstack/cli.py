@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     token.set_defaults(run=_token)
     mails = commands.add_parser("mails", help="let buyers write: mails arrive in a running stack's mailbox")
     mails.add_argument("recipient", help="a tenant of the story, as ecomlg-001; or an address")
-    mails.add_argument("--count", type=int, default=1, metavar="N", help="how many (1)")
+    mails.add_argument("--count", type=int, metavar="N", help="how many (one of each sort)")
     mails.add_argument(
         "--sort",
         action="append",
@@ -96,7 +96,8 @@ def _mails(args: argparse.Namespace) -> None:
 
 
 async def _write_mails(args: argparse.Namespace) -> None:
-    wanted = {"count": args.count, "sorts": args.sort or ["buyer"], "seed": args.seed}
+    sorts = args.sort or ["buyer"]
+    wanted = {"count": len(sorts) if args.count is None else args.count, "sorts": sorts, "seed": args.seed}
     async with Outside(_running(args.state)) as outside:
         try:
             to = args.recipient
