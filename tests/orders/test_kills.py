@@ -19,8 +19,15 @@ from tests.orders.killing import System
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 """Kills at each point."""
 AT_ANY_MOMENT = 2 if ROUNDS == 1 else 5 * ROUNDS
-ONCE = ("before_the_commit_of_the_switch_to_reports", "before_the_job_is_given_back", "before_the_commit_of_the_end")
-"""What a backfill comes to one time, at least as often as it has to."""
+ONCE = (
+    "after_the_claim",
+    "after_a_page_has_come",
+    "before_the_commit_of_the_switch_to_reports",
+    "after_the_commit_of_a_page",
+    "before_the_job_is_given_back",
+    "before_the_commit_of_the_end",
+)
+"""What every backfill comes to once, and some no second time."""
 
 
 @pytest.fixture(scope="module")
