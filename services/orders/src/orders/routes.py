@@ -121,7 +121,7 @@ async def get_order(
     if found is None:
         raise OrderNotFoundError("There is no such order.")
     order, items = found
-    return _answer(OrderAnswer(*msgspec.structs.astuple(order), items=items), if_none_match)
+    return _answer(OrderAnswer(**msgspec.structs.asdict(order), items=items), if_none_match)
 
 
 def _utc(field: str, at: datetime | None) -> datetime | None:
