@@ -37,7 +37,6 @@ MAX_PAGE = 200
 MIN_Q = 2
 _TAG = re.compile(r'"[^"]*"')
 
-Instant: TypeAlias = Annotated[datetime, Meta(tz=True)]
 MarketplaceId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,32}$")]
 FromIfNoneMatch: TypeAlias = Annotated[str | None, HeaderParameter(name="If-None-Match")]
 
@@ -66,8 +65,8 @@ async def list_orders(
     delivery_status: Annotated[list[DeliveryStatus] | None, QueryParameter(name="deliveryStatus")] = None,
     sla_status: Annotated[list[SlaStatus] | None, QueryParameter(name="slaStatus")] = None,
     marketplace_id: Annotated[list[MarketplaceId] | None, QueryParameter(name="marketplaceId")] = None,
-    from_: Annotated[Instant | None, QueryParameter(name="from", description="The earliest order date")] = None,
-    to: Annotated[Instant | None, QueryParameter(description="Order dates before it")] = None,
+    from_: Annotated[datetime | None, QueryParameter(name="from", description="The earliest order date")] = None,
+    to: Annotated[datetime | None, QueryParameter(description="Order dates before it")] = None,
     external_order_id: Annotated[
         str | None, QueryParameter(name="externalOrderId", pattern=r"^[A-Za-z0-9-]{1,64}$", max_length=64)
     ] = None,
@@ -126,6 +125,8 @@ async def get_order(
 
 def _utc(field: str, at: datetime | None) -> datetime | None:
     """PostgreSQL's client reads it so, and some times have no place there."""
+    if at is not None and at.tzinfo is None:
+        raise PermanentError("The time says no zone: end it with Z, or with an offset like +01:00.", field=field)
     try:
         return at.astimezone(UTC) if at else None
     except OverflowError as error:
