@@ -1,5 +1,6 @@
 """Who may call, and about which tenant."""
 
+import asyncio
 import base64
 import contextlib
 import secrets
@@ -62,6 +63,17 @@ def refused(answer: httpx.Response, status: int, code: str) -> str:
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     detail: str = answer.json()["detail"]
     return detail
+
+
+async def test_a_token_that_was_good_expires_at_its_time() -> None:
+    expires_at = datetime.now(UTC) + timedelta(seconds=2)
+    token = bearer(exp=expires_at)
+    assert (await ask(token)).status_code == 200
+    async with asyncio.timeout(10):
+        while (answer := await ask(token)).status_code == 200:  # noqa: ASYNC110 - only time ends it
+            await asyncio.sleep(0.05)
+    assert "expired" in refused(answer, 401, "unauthorized")
+    assert datetime.now(UTC) >= expires_at.replace(microsecond=0)
 
 
 async def test_an_agents_token_answers_for_the_agents_tenant() -> None:
