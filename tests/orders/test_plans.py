@@ -17,7 +17,7 @@ from msgspec import Struct
 from devstack.many_orders import BIG, RARE_MARKETPLACE, SMALL, fill
 from devstack.stack import Stack
 from orders.domain import DeliveryStatus, OrderStatus, Search, SlaStatus, Sort
-from orders.order_queries import depends_on_values, select_orders
+from orders.order_queries import PLANNED, depends_on_values, select_orders
 from shared.db import use_msgspec_for_json
 
 ORDERS = int(os.environ.get("ORDERS", "200000"))
@@ -29,7 +29,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(days=400)
 Place = tuple[datetime, UUID]
 
 
-CUSTOM, GENERIC = "force_custom_plan", "force_generic_plan"
+CUSTOM, GENERIC = (f"SET LOCAL plan_cache_mode = force_{plan}_plan" for plan in ("custom", "generic"))
 """Which plan PostgreSQL may take for a statement that it has prepared: by the values, or for any."""
 
 SEARCHES = {
@@ -104,11 +104,12 @@ class Many:
 
     async def done(self, tenant_id: str, search: Search, mode: str, after: Place | None) -> Done:
         statement, arguments = select_orders(tenant_id, search, limit=LIMIT, after=after)
-        await self.conn.execute(f"SET plan_cache_mode = {mode}")
-        await self.conn.execute(f"PREPARE list AS {statement}")
         explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE list ({', '.join(map(literal, arguments))})"
-        [explained] = msgspec.json.decode(await self.conn.fetchval(explain))
-        await self.conn.execute("DEALLOCATE list")
+        async with self.conn.transaction():
+            await self.conn.execute(mode)
+            await self.conn.execute(f"PREPARE list AS {statement}")
+            [explained] = msgspec.json.decode(await self.conn.fetchval(explain))
+            await self.conn.execute("DEALLOCATE list")
         return Done(milliseconds=explained["Execution Time"]).add(explained["Plan"])
 
     async def last_place(self, tenant_id: str, search: Search) -> Place | None:
@@ -167,7 +168,7 @@ async def test_no_list_reads_or_sorts_more_than_its_page_asks_for(
     many: Many, name: str, sort: Sort, tenant_id: str
 ) -> None:
     search = msgspec.structs.replace(SEARCHES[name], sort=sort)
-    may_look_at, may_sort = FEW, FEW
+    may_look_at, may_sort = FEW, FEW + ORDERS // 365  # what was ordered, or is due, in a day or two may be sorted
     if search.sla_status:  # what is open is not in the order of its deadlines: a list passes over it
         may_look_at += many.open_orders
     if sort.column != "order_date":
@@ -175,12 +176,12 @@ async def test_no_list_reads_or_sorts_more_than_its_page_asks_for(
         if search.ordered_from:  # an order of that date may have changed at any time since
             may_look_at += ORDERS
     may_look_at += await many.found(tenant_id, search)
-    for mode in (CUSTOM,) if depends_on_values(search) else (CUSTOM, GENERIC):
+    for mode in (PLANNED,) if depends_on_values(search) else (CUSTOM, GENERIC):
         for after in (None, await many.last_place(tenant_id, search)):
             done = await many.done(tenant_id, search, mode, after)
             page = "last" if after else "first"
             print(  # noqa: T201 - for `make plans`
-                f"{name} | {sort} | {tenant_id} | {mode} | {page} page | looked at {done.looked_at:.0f},"
+                f"{name} | {sort} | {tenant_id} | {page} page | looked at {done.looked_at:.0f},"
                 f" sorted {done.sorted:.0f}, {done.milliseconds:.1f} ms"
             )
             assert "Seq Scan" not in done.scans

@@ -145,6 +145,7 @@ async def all_pages(http: httpx.AsyncClient, limit: int, **parameters: Any) -> l
         assert answer.status_code == 200, answer.text
         page = answer.json()
         found += page["orders"]
+        assert len(found) <= 200, "the pages do not end"
         if page["nextCursor"] is None:
             return found
         assert len(page["orders"]) == limit

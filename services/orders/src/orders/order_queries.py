@@ -132,8 +132,12 @@ async def list_orders(
     if not depends_on_values(search):
         return [StoredOrder(*row) for row in await pool.fetch(statement, *arguments)]
     async with pool.acquire() as conn, conn.transaction(readonly=True):
-        await conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        await conn.execute(PLANNED)
         return [StoredOrder(*row) for row in await conn.fetch(statement, *arguments)]
+
+
+PLANNED = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off"
+"""How a list is read that depends_on_values()."""
 
 
 def depends_on_values(search: Search) -> bool:
