@@ -8,6 +8,7 @@ ARGS=--short takes a minute, with fewer orders, and keeps no result.
 
 import asyncio
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -39,8 +40,9 @@ from shared.telemetry import configure_logging
 
 PAGE = 50
 AT_ONCE = 8
-ROUNDS, REQUESTS, ALONE, ORDERS = 9, 2_000, 200, 1_000_000
-SHORT_ROUNDS, SHORT_REQUESTS, SHORT_ALONE, SHORT_ORDERS = 3, 300, 50, 100_000
+ROUNDS, REQUESTS, ALONE, ORDERS = 41, 160, 60, 1_000_000
+SHORT_ROUNDS, SHORT_REQUESTS, SHORT_ALONE, SHORT_ORDERS = 5, 80, 30, 100_000
+"""Short rounds and many: what else the machine does in them is the same for all."""
 RAW = "raw ASGI"
 PAGES = ("first", "deepest", "filtered", "search", "unchanged")
 RESULT = Path(__file__).parent / "results" / "orders_page.json"
@@ -66,14 +68,14 @@ async def raw() -> None:
 
 
 @asynccontextmanager
-async def serving_raw(dsn: str) -> AsyncIterator[int]:
-    """Its port."""
+async def serving_raw(dsn: str) -> AsyncIterator[tuple[int, int]]:
+    """Its port and its process."""
     running = await asyncio.create_subprocess_exec(
         sys.executable, __file__, RAW, env={**os.environ, "DATABASE_URL": dsn}, stdout=asyncio.subprocess.PIPE
     )
     assert running.stdout is not None  # noqa: S101 - it was asked for
     try:
-        yield int(await running.stdout.readline())
+        yield int(await running.stdout.readline()), running.pid
     finally:
         running.terminate()
         await running.wait()
@@ -82,6 +84,12 @@ async def serving_raw(dsn: str) -> AsyncIterator[int]:
 def request(token: str, query: dict[str, Any], tag: str = "") -> bytes:
     lines = [f"GET /api/v1/orders?{urlencode(query)} HTTP/1.1", f"Host: {HOST}", f"Authorization: Bearer {token}"]
     return "\r\n".join([*lines, *([f"If-None-Match: {tag}"] if tag else []), "", ""]).encode()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processor; other load of the machine does not count."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def first_tag(port: int, token: str) -> str:
@@ -99,25 +107,31 @@ async def deepest_cursor(conn: asyncpg.Connection) -> str:
     return encode_cursor(row["order_date"], row["id"], asked=Search())
 
 
-async def measure(ports: dict[str, int], asked: dict[str, bytes], *, short: bool) -> dict[str, Any]:
+async def measure(
+    ports: dict[str, int], pids: dict[str, int], asked: dict[str, bytes], *, short: bool
+) -> dict[str, Any]:
     requests, alone = (SHORT_REQUESTS, SHORT_ALONE) if short else (REQUESTS, ALONE)
     rates: dict[str, list[float]] = {page: [] for page in (RAW, *PAGES)}
     medians: dict[str, list[float]] = {page: [] for page in (RAW, *PAGES)}
-    for number in range(-1, SHORT_ROUNDS if short else ROUNDS):  # the first one warms up
-        began = time.monotonic()
-        for page in sorted(rates, reverse=number % 2 == 0):
-            port = ports["raw" if page == RAW else "ours"]
-            one = asked["first" if page == RAW else page]
-            together, one_by_one = await drive(port, [one] * requests, AT_ONCE), await drive(port, [one] * alone, 1)
+    cpu: dict[str, float] = dict.fromkeys((RAW, *PAGES), 0)
+    rounds = SHORT_ROUNDS if short else ROUNDS
+    for number in range(-1, rounds):  # the first one warms up
+        for page in random.sample(list(rates), len(rates)):
+            who, one = ("raw", asked["first"]) if page == RAW else ("ours", asked[page])
+            used = cpu_seconds(pids[who])
+            together = await drive(ports[who], [one] * requests, AT_ONCE)
+            one_by_one = await drive(ports[who], [one] * alone, 1)
             if number >= 0:
+                cpu[page] += cpu_seconds(pids[who]) - used
                 rates[page].append(together.rate)
                 medians[page].append(statistics.median(one_by_one.milliseconds))
-        print(f"round {number + 1}: {time.monotonic() - began:.0f} s")
     return {
         page: {
             "perSecond": round(statistics.median(rates[page]), 1),
             "ofRaw": round(statistics.median(a / b for a, b in zip(rates[page], rates[RAW], strict=True)), 3),
             "spread": round((max(rates[page]) - min(rates[page])) / statistics.median(rates[page]), 2),
+            "cpuMilliseconds": round(cpu[page] / rounds / (requests + alone) * 1_000, 3),
+            "cpuOfRaw": round(cpu[page] / cpu[RAW], 3),
             "aloneMilliseconds": round(statistics.median(medians[page]), 3),
             "aloneOfFirst": round(
                 statistics.median(a / b for a, b in zip(medians[page], medians["first"], strict=True)), 3
@@ -146,26 +160,29 @@ async def main() -> None:
                 "search": request(token, {"q": "#123456"}),
             }
             await admin.close()
-            async with serving_raw(endpoints.postgres.dsns["orders"]) as raw_port:
-                ports = {"raw": raw_port, "ours": urlsplit(endpoints.services["orders"]).port or 0}
-                result = await compare(ports, asked, token, short=short)
+            async with serving_raw(endpoints.postgres.dsns["orders"]) as (port, pid):
+                ports = {"raw": port, "ours": urlsplit(endpoints.services["orders"]).port or 0}
+                result = await compare(ports, {"raw": pid, "ours": stack.pid("orders")}, asked, token, short=short)
     if not short:
         RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(result | {"orders": count})) + b"\n")
 
 
-async def compare(ports: dict[str, int], asked: dict[str, bytes], token: str, *, short: bool) -> dict[str, Any]:
+async def compare(
+    ports: dict[str, int], pids: dict[str, int], asked: dict[str, bytes], token: str, *, short: bool
+) -> dict[str, Any]:
     """Print the table; the same as a result."""
     [ours], [theirs] = [(await drive(ports[name], [asked["first"]], 1)).bodies for name in ("ours", "raw")]
     if ours != theirs:
         raise SystemExit("The two do not answer the same.")
     pages = await measure(
-        ports, asked | {"unchanged": request(token, {}, await first_tag(ports["ours"], token))}, short=short
+        ports, pids, asked | {"unchanged": request(token, {}, await first_tag(ports["ours"], token))}, short=short
     )
     title = f"pages of {PAGE} orders ({len(ours) / 1000:.0f} kB), {AT_ONCE} requests at once, medians of the rounds"
-    table = Table("", "a second", "/ raw", "spread", "one alone", "/ first", title=title)
+    table = Table("", "a second", "/ raw", "spread", "CPU", "/ raw", "one alone", "/ first", title=title)
     for page, figures in pages.items():
         table.add_row(
             *(page, f"{figures['perSecond']:,.0f}", f"{figures['ofRaw']:.2f}", f"{figures['spread']:.0%}"),
+            *(f"{figures['cpuMilliseconds']:.2f} ms", f"{figures['cpuOfRaw']:.2f}"),
             *(f"{figures['aloneMilliseconds']:.2f} ms", f"{figures['aloneOfFirst']:.2f}"),
         )
     Console(width=100).print(table)

@@ -119,10 +119,10 @@ class Many:
         return (rows[-1][search.sort.column], rows[-1]["id"]) if rows else None
 
     async def found(self, tenant_id: str, search: Search) -> int:
-        """How many the search finds, without its other filters."""
+        """How many the search finds, without its other filters and by its first word alone."""
         if search.q is None and search.external_order_id is None:
             return 0
-        bare = Search(q=search.q, external_order_id=search.external_order_id)
+        bare = Search(q=search.q and search.q.split()[0], external_order_id=search.external_order_id)
         statement, arguments = select_orders(tenant_id, bare, limit=1_000_000_000)
         found: int = await self.conn.fetchval(f"SELECT count(*) FROM ({statement}) found", *arguments)  # noqa: S608
         return found
