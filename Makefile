@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 ROUNDS ?= 10
+ORDERS ?= 1000000
 SERVICES := oauth poller orders tenant-sync
 # Reads what compose-secrets made; COMPOSE="$(BIN)/docker-compose" where the docker command has no compose.
 COMPOSE ?= docker compose
@@ -11,7 +12,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-vers
 	--no-emit-package keybuzz-shared --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos lint check fmt lock bench compose compose-down compose-check clean
+.PHONY: help setup demo up test chaos plans lint check fmt lock bench compose compose-down compose-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ test: setup ## Run the tests (ARGS="-k word" for some)
 
 chaos: setup ## Kill oauth and orders at every point of their work, 10 times each (ROUNDS=100 for more), and say what became of it
 	CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/oauth/test_kills.py tests/orders/test_kills.py -rP --show-capture=stdout $(ARGS)
+
+plans: setup ## Prove that lists of orders stay on their indexes at 1 M rows (ORDERS=10000000: 15 GB of disk)
+	ORDERS=$(ORDERS) $(BIN)/python -m pytest tests/orders/test_plans.py -rP --show-capture=stdout $(ARGS)
 
 lint: setup ## Format, lint, types, imports and compose.yaml, without the tests
 	$(BIN)/ruff format --check

@@ -40,10 +40,10 @@ async def drive(port: int, requests: Sequence[bytes], at_once: int) -> Driven:
             began = time.perf_counter()
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]) if b"content-length:" in head else 0
             bodies[place] = await reader.readexactly(length)
             milliseconds[place] = (time.perf_counter() - began) * 1_000
-            if head.split(b" ", 2)[1] != b"200":
+            if head.split(b" ", 2)[1] not in {b"200", b"304"}:
                 raise SystemExit(f"A request failed: {head.decode()}{bodies[place].decode()}")
 
     began = time.perf_counter()

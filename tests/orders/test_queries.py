@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from orders import order_queries
-from orders.domain import DeliveryStatus, Item, NewOrder, OrderStatus, Upserted
+from orders.domain import DeliveryStatus, Item, NewOrder, OrderStatus, Search, Upserted
 from shared.db import Pool
 
 TENANT = "kbz-001"
@@ -134,10 +134,10 @@ async def test_pages_of_orders_with_equal_dates_have_no_gap_and_no_double(pool: 
     await store(pool, *(order(f"407-0000000-{number:07}", order_date=date) for number, date in enumerate(dates)))
     await store(pool, order("407-0000000-9999999"), tenant_id="kbz-002")
     seen: list[tuple[datetime, UUID]] = []
-    before: tuple[datetime, UUID] | None = None
-    while page := await order_queries.list_orders(pool, TENANT, limit=33, before=before):
+    after: tuple[datetime, UUID] | None = None
+    while page := await order_queries.list_orders(pool, TENANT, Search(), limit=33, after=after):
         seen += [(each.order_date, each.id) for each in page]
-        before = seen[-1]
+        after = seen[-1]
         assert len(seen) <= 250
     assert len(set(seen)) == 250
     assert seen == sorted(seen, reverse=True)
@@ -145,8 +145,9 @@ async def test_pages_of_orders_with_equal_dates_have_no_gap_and_no_double(pool: 
 
 async def test_another_tenant_sees_nothing(pool: Pool) -> None:
     [mine] = await store(pool, order())
-    assert await order_queries.list_orders(pool, "kbz-002", limit=10) == []
-    assert await order_queries.list_orders(pool, "kbz-002", limit=10, external_order_id="407-0000000-0000001") == []
+    assert await order_queries.list_orders(pool, "kbz-002", Search(), limit=10) == []
+    named = Search(external_order_id="407-0000000-0000001")
+    assert await order_queries.list_orders(pool, "kbz-002", named, limit=10) == []
     assert await order_queries.get_order(pool, "kbz-002", mine.id) is None
     assert not await order_queries.has_order(pool, "kbz-002", "407-0000000-0000001")
 

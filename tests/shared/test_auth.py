@@ -1,5 +1,6 @@
 """Who may call, and about which tenant."""
 
+import asyncio
 import base64
 import contextlib
 import secrets
@@ -62,6 +63,20 @@ def refused(answer: httpx.Response, status: int, code: str) -> str:
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     detail: str = answer.json()["detail"]
     return detail
+
+
+async def ask_forever(authorization: str) -> None:
+    while KEYS.caller(authorization, None):  # noqa: ASYNC110 - only time ends it
+        await asyncio.sleep(0.05)
+
+
+async def test_a_token_that_was_good_expires_at_its_time() -> None:
+    expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+    authorization = bearer(exp=expires_at)["Authorization"]
+    assert KEYS.caller(authorization, None).tenant_id == "kbz-001"
+    with pytest.raises(UnauthorizedError, match="expired"):
+        await asyncio.wait_for(ask_forever(authorization), 30)
+    assert datetime.now(UTC) >= expires_at
 
 
 async def test_an_agents_token_answers_for_the_agents_tenant() -> None:

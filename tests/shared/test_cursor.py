@@ -31,6 +31,17 @@ def test_a_cursor_comes_back_as_it_was(at: datetime, row_id: UUID) -> None:
     assert cursor.replace("-", "").replace("_", "").isalnum()
 
 
+def test_a_cursor_is_of_use_only_where_it_was_asked_for_the_same() -> None:
+    at, row_id = datetime(2026, 1, 1, tzinfo=UTC), uuid4()
+    asked = {"sort": "-orderDate", "orderStatus": ["SHIPPED"]}
+    cursor = encode_cursor(at, row_id, asked=asked)
+    assert decode_cursor(cursor, asked=dict(asked)) == (at, row_id)
+    for other in (asked | {"sort": "orderDate"}, asked | {"orderStatus": []}, {}, None):
+        with pytest.raises(PermanentError, match="another sort or other filters") as refused:
+            decode_cursor(cursor, asked=other)
+        assert refused.value.field == "cursor"
+
+
 @given(text=st.text())
 def test_any_other_text_is_refused_and_the_parameter_named(text: str) -> None:
     with pytest.raises(PermanentError) as refused:
@@ -52,7 +63,9 @@ def test_any_other_bytes_in_the_form_of_a_cursor_are_refused(raw: bytes) -> None
         ("9999-12-31T23:59:59-12:00", uuid4()),
         (datetime(2026, 1, 1, tzinfo=UTC), "no id"),
         (datetime(2026, 1, 1, tzinfo=UTC),),
+        (datetime(2026, 1, 1, tzinfo=UTC), uuid4()),
         (datetime(2026, 1, 1, tzinfo=UTC), uuid4(), 1),
+        (datetime(2026, 1, 1, tzinfo=UTC), uuid4(), 1, 1),
         {"at": 1},
         1,
         None,

@@ -74,7 +74,7 @@ def _field_problem(found: dict[str, Any]) -> FieldProblem:
     if key == "data":
         named = _NAMED_FIELD.search(message)
         key = named.group(1) if named else "body"
-    return FieldProblem(_AFTER_UNDERSCORE.sub(lambda found: found.group(1).upper(), key), message)
+    return FieldProblem(_AFTER_UNDERSCORE.sub(lambda found: found.group(1).upper(), key.rstrip("_")), message)
 
 
 def _on_http(_: HttpRequest, error: HTTPException) -> Response[bytes]:

@@ -182,6 +182,38 @@ class StoredOrder(Struct, frozen=True, rename="camel"):
     delivered_at: datetime | None
 
 
+class Sort(StrEnum):
+    """The order of a list; a minus is the latest first. Its second key is the id."""
+
+    OLDEST = "orderDate"
+    NEWEST = "-orderDate"
+    FIRST_CHANGED = "updatedAt"
+    LAST_CHANGED = "-updatedAt"
+
+    @property
+    def column(self) -> str:
+        return "order_date" if self in {Sort.OLDEST, Sort.NEWEST} else "updated_at"
+
+    @property
+    def is_descending(self) -> bool:
+        return self.startswith("-")
+
+
+class Search(Struct, frozen=True):
+    """What a list of orders is asked for: of several values one has to fit, and of several filters all."""
+
+    sort: Sort = Sort.NEWEST
+    order_status: frozenset[OrderStatus] = frozenset()
+    delivery_status: frozenset[DeliveryStatus] = frozenset()
+    sla_status: frozenset[SlaStatus] = frozenset()
+    marketplace_id: frozenset[str] = frozenset()
+    ordered_from: datetime | None = None
+    ordered_to: datetime | None = None
+    """Exclusive."""
+    external_order_id: str | None = None
+    q: str | None = None
+
+
 class Connection(Struct, frozen=True):
     """A seller's account that we may ask."""
 

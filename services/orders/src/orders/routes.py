@@ -1,24 +1,47 @@
 """HTTP in."""
 
-from typing import Annotated
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
-from litestar import Response, get, post
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent
 from msgspec import Meta, Struct
 
+from shared.auth import Caller, tenant_of
 from shared.cursor import decode_cursor, encode_cursor
 from shared.db import Pool
+from shared.errors import PermanentError
 from shared.outbox import Outbox
 from shared.web import json_response
 
 from . import backfill, order_queries, watching
-from .domain import Item, Job, OrderNotFoundError, StoredOrder
+from .domain import (
+    DeliveryStatus,
+    Item,
+    Job,
+    OrderNotFoundError,
+    OrderStatus,
+    Search,
+    SlaStatus,
+    Sort,
+    StoredOrder,
+)
 
 MAX_PAGE = 200
+MIN_Q = 2
+_TAG = re.compile(r'"[^"]*"')
+
+CallerRequest: TypeAlias = Request[Caller, None, State]
+MarketplaceId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,32}$")]
+FromIfNoneMatch: TypeAlias = Annotated[str | None, HeaderParameter(name="If-None-Match")]
 
 Days = Annotated[int, Meta(ge=1, le=730, description="Amazon keeps two years")]
 
@@ -38,24 +61,56 @@ class BackfillRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 @get("/api/v1/orders", responses={200: ResponseSpec(OrdersAnswer)}, summary="A tenant's orders, the newest first")
 async def list_orders(
-    tenant_id: NamedDependency[str],
+    request: CallerRequest,
     pool: NamedDependency[Pool],
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
     cursor: FromQuery[str | None] = None,
+    sort: FromQuery[Sort] = Sort.NEWEST,
+    order_status: Annotated[list[OrderStatus] | None, QueryParameter(name="orderStatus")] = None,
+    delivery_status: Annotated[list[DeliveryStatus] | None, QueryParameter(name="deliveryStatus")] = None,
+    sla_status: Annotated[list[SlaStatus] | None, QueryParameter(name="slaStatus")] = None,
+    marketplace_id: Annotated[list[MarketplaceId] | None, QueryParameter(name="marketplaceId")] = None,
+    from_: Annotated[datetime | None, QueryParameter(name="from", description="The earliest order date")] = None,
+    to: Annotated[datetime | None, QueryParameter(description="Order dates before it")] = None,
     external_order_id: Annotated[
         str | None, QueryParameter(name="externalOrderId", pattern=r"^[A-Za-z0-9-]{1,64}$", max_length=64)
     ] = None,
+    q: Annotated[
+        str | None,
+        QueryParameter(
+            min_length=MIN_Q,
+            max_length=100,
+            pattern=r"^[^\x00-\x1f]*$",
+            description="The beginning of an order's id, its ref, or the beginnings of words of the customer's name or"
+            " of the mail address",
+        ),
+    ] = None,
+    if_none_match: FromIfNoneMatch = None,
 ) -> Response[bytes]:
-    orders = await order_queries.list_orders(
-        pool,
-        tenant_id,
-        limit=limit + 1,
-        before=decode_cursor(cursor) if cursor else None,
-        external_order_id=external_order_id,
+    search = Search(
+        sort,
+        frozenset(order_status or ()),
+        frozenset(delivery_status or ()),
+        frozenset(sla_status or ()),
+        frozenset(marketplace_id or ()),
+        _utc("from", from_),
+        _utc("to", to),
+        external_order_id,
+        q.strip() if q else None,
     )
-    page = orders[:limit]
-    more = encode_cursor(page[-1].order_date, page[-1].id) if len(orders) > limit else None
-    return json_response(OrdersAnswer(page, more))
+    if search.q is not None and len(search.q) < MIN_Q:
+        raise PermanentError(f"A search takes {MIN_Q} characters at least.", field="q")
+    if search.ordered_from and search.ordered_to and search.ordered_from >= search.ordered_to:
+        raise PermanentError("The time that `to` names is not after the one that `from` names.", field="to")
+    after = decode_cursor(cursor, asked=search) if cursor else None
+    tenant_id = await tenant_of(
+        request
+    )  # not as a dependency: for two of them Litestar starts tasks, at twice the time
+    orders = await order_queries.list_orders(pool, tenant_id, search, limit=limit + 1, after=after)
+    page, more = orders[:limit], None
+    if len(orders) > limit:
+        more = encode_cursor(getattr(page[-1], sort.column), page[-1].id, asked=search)
+    return _answer(OrdersAnswer(page, more), if_none_match)
 
 
 @get(
@@ -64,14 +119,38 @@ async def list_orders(
     summary="One order with its items",
 )
 async def get_order(
-    order_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]
+    order_id: FromPath[UUID],
+    request: CallerRequest,
+    pool: NamedDependency[Pool],
+    if_none_match: FromIfNoneMatch = None,
 ) -> Response[bytes]:
-    found = await order_queries.get_order(pool, tenant_id, order_id)
+    found = await order_queries.get_order(pool, await tenant_of(request), order_id)
     if found is None:
         raise OrderNotFoundError("There is no such order.")
     order, items = found
-    columns = {field: getattr(order, field) for field in order.__struct_fields__}
-    return json_response(OrderAnswer(**columns, items=items))
+    return _answer(OrderAnswer(**msgspec.structs.asdict(order), items=items), if_none_match)
+
+
+def _utc(field: str, at: datetime | None) -> datetime | None:
+    """PostgreSQL's client reads it so, and some times have no place there."""
+    if at is not None and at.tzinfo is None:
+        raise PermanentError("The time says no zone: end it with Z, or with an offset like +01:00.", field=field)
+    try:
+        return at.astimezone(UTC) if at else None
+    except OverflowError as error:
+        raise PermanentError("The time is not one that an order can have.", field=field) from error
+
+
+def _answer(body: Struct, if_none_match: str | None) -> Response[bytes]:
+    """With an entity tag of the very bytes: an SLA status changes by time alone, and nothing else tells of it. 304
+    when the caller has them.
+    """
+    answer = json_response(body)
+    tag = f'"{hashlib.sha256(answer.content).hexdigest()[:32]}"'
+    answer.headers.update({"ETag": tag, "Cache-Control": "private, no-cache"})
+    if if_none_match and (if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)):
+        return Response(b"", status_code=304, headers=answer.headers)
+    return answer
 
 
 @post("/api/v1/orders/backfill", status_code=202, summary="Fetch past orders; names the backfill that runs already")

@@ -15,7 +15,7 @@ def sla_status(
     now: datetime,
 ) -> SlaStatus:
     """BREACHED once a deadline has passed or was missed, AT_RISK on its last day, else OK.
-    A cancelled or returned order has no deadlines any more.
+    A cancelled or returned order has no deadlines any more. The column sla_due says the same for lists to be filtered.
     """
     if order_status in {OrderStatus.CANCELLED, OrderStatus.RETURNED}:
         return SlaStatus.OK
