@@ -11,7 +11,7 @@ from shared.service import Service, run
 from shared.settings import load
 from shared.vault import Vault
 
-from . import handlers, worker
+from . import delta, handlers, upkeep, worker
 from .routes import ROUTES
 from .settings import OrdersSettings
 from .windows import Parts
@@ -41,6 +41,10 @@ async def main() -> None:
         for number in range(worker.AT_ONCE):
             service.loop(f"backfill {number}", partial(worker.run, parts, turn))
         service.loop("count of backfills", partial(worker.count, service.pool))
+        deltas, lock = delta.duty(settings.delta_interval_seconds), asyncio.Lock()
+        for number in range(delta.AT_ONCE):
+            service.loop(f"delta {number}", partial(upkeep.run, parts, deltas, lock))
+        service.loop("measure of upkeep", partial(upkeep.measure, service.pool))
         await service.serve(ROUTES)
 
 

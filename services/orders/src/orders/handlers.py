@@ -11,13 +11,12 @@ from shared.events import (
     ConnectionConnected,
     ConnectionDisconnected,
     MessageReceived,
-    OrderStored,
     StoreCause,
     TenantSynced,
 )
 from shared.outbox import Outbox
 
-from . import backfill, order_queries, queries
+from . import backfill, live, order_queries, queries, upkeep_queries
 from .domain import AccountDisconnectedError, TenantArchivedError, TenantNotConnectedError
 from .mapping import from_amazon, tell_unknown_statuses
 from .settings import OrdersSettings
@@ -29,9 +28,12 @@ QUOTA_WAIT_SECONDS = 10
 async def start_backfill(
     event: ConnectionConnected, event_id: str, *, pool: Pool, outbox: Outbox, settings: OrdersSettings
 ) -> None:
-    """A new connection gets its past orders, one made anew the rest of them; an archived tenant's is only kept."""
+    """A new connection gets its past orders, one made anew the rest of them, and both what changes from now on; an
+    archived tenant's is only kept.
+    """
     async with pool.acquire() as conn, conn.transaction():
         if await inbox.claim(conn, "start_backfill", event_id) and await queries.upsert_connection(conn, event):
+            await upkeep_queries.upsert_upkeep(conn, event.tenant_id, event.seller_id)
             with contextlib.suppress(TenantArchivedError):
                 await backfill.resume_or_request(conn, outbox, event.tenant_id, event.seller_id, settings.backfill_days)
 
@@ -77,16 +79,4 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
     async with pool.acquire() as conn, conn.transaction():
         if not await inbox.claim(conn, "fetch_missing_order", event_id):
             return
-        for stored in await order_queries.upsert_orders(conn, event.tenant_id, [order]):
-            await outbox.add(
-                conn,
-                OrderStored(
-                    tenant_id=event.tenant_id,
-                    marketplace=event.marketplace,
-                    order_id=stored.id,
-                    external_order_id=stored.external_order_id,
-                    order_status=stored.order_status,
-                    is_new=stored.is_new,
-                    cause=StoreCause.MESSAGE,
-                ),
-            )
+        await live.store(conn, outbox, event.tenant_id, [order], StoreCause.MESSAGE)

@@ -113,7 +113,8 @@ async def _insert(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
 async def _update(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
     if orders:
         await conn.executemany(
-            f"UPDATE orders SET {_SET}, updated_at = clock_timestamp() WHERE id = $1 AND tenant_id = $2",  # noqa: S608
+            f"UPDATE orders SET {_SET}, updated_at = clock_timestamp(), fetched_at = clock_timestamp(),"  # noqa: S608
+            " unknown_at = NULL WHERE id = $1 AND tenant_id = $2",
             [_row(tenant_id, order_id, order) for order_id, order in orders],
         )
         await conn.execute("DELETE FROM order_items WHERE order_id = ANY ($1::uuid[])", [each for each, _ in orders])

@@ -15,8 +15,8 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from shared.web import json_response
 
-from . import backfill, order_queries, watching
-from .domain import Item, Job, OrderNotFoundError, StoredOrder
+from . import backfill, order_queries, upkeep_queries, watching
+from .domain import Freshness, Item, Job, OrderNotFoundError, StoredOrder
 
 MAX_PAGE = 200
 
@@ -28,6 +28,10 @@ class OrdersAnswer(Struct, frozen=True, rename="camel"):
 
 class OrderAnswer(StoredOrder, frozen=True, rename="camel"):
     items: list[Item]
+
+
+class FreshnessAnswer(Struct, frozen=True):
+    accounts: list[Freshness]
 
 
 class BackfillRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +74,14 @@ async def get_order(
     order, items = found
     columns = {field: getattr(order, field) for field in order.__struct_fields__}
     return json_response(OrderAnswer(**columns, items=items))
+
+
+@get(
+    "/api/v1/orders/freshness",
+    summary="How true a tenant's orders are: until when changes are stored, and what hinders",
+)
+async def get_freshness(tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> FreshnessAnswer:
+    return FreshnessAnswer(await upkeep_queries.get_freshness(pool, tenant_id))
 
 
 @post("/api/v1/orders/backfill", status_code=202, summary="Fetch past orders; names the backfill that runs already")
@@ -117,4 +129,4 @@ async def watch_backfill(
     return ServerSentEvent(await watching.watch(pool, tenant_id, job_id))
 
 
-ROUTES = [list_orders, get_order, start_backfill, get_backfill, cancel_backfill, watch_backfill]
+ROUTES = [list_orders, get_order, get_freshness, start_backfill, get_backfill, cancel_backfill, watch_backfill]

@@ -104,8 +104,11 @@ class Pagination(Struct, frozen=True, rename="camel"):
 
 
 class SearchOrdersPage(Struct, frozen=True, rename="camel"):
+    """last_updated_before: until when there is every change, where changes were asked for."""
+
     orders: list[Order]
     pagination: Pagination | None = None
+    last_updated_before: datetime | None = None
 
     @property
     def next_token(self) -> str | None:
@@ -130,12 +133,33 @@ async def search_orders(
     created_before is at least two minutes ago. A token is good for 24 hours and for the same dates only.
     Errors as SpApi.get().
     """
-    params = {
-        "createdAfter": iso(created_after),
-        "createdBefore": iso(created_before),
-        "maxResultsPerPage": str(PAGE_SIZE),
-        "includedData": INCLUDED_DATA,
-    }
+    dates = {"createdAfter": iso(created_after), "createdBefore": iso(created_before)}
+    return await _search(api, tenant_id, dates, token, lane, wait_seconds)
+
+
+async def search_changed_orders(
+    api: SpApi,
+    tenant_id: str,
+    updated_after: datetime,
+    updated_before: datetime | None,
+    token: str | None = None,
+    *,
+    lane: Lane = Lane.LIVE,
+    wait_seconds: float = 0,
+) -> SearchOrdersPage:
+    """As search_orders(), by the time of the last change; without updated_before up to two minutes ago, by Amazon's
+    clock, as the page's last_updated_before says.
+    """
+    dates = {"lastUpdatedAfter": iso(updated_after)}
+    if updated_before is not None:
+        dates["lastUpdatedBefore"] = iso(updated_before)
+    return await _search(api, tenant_id, dates, token, lane, wait_seconds)
+
+
+async def _search(
+    api: SpApi, tenant_id: str, dates: dict[str, str], token: str | None, lane: Lane, wait_seconds: float
+) -> SearchOrdersPage:
+    params = dates | {"maxResultsPerPage": str(PAGE_SIZE), "includedData": INCLUDED_DATA}
     if token is not None:
         params["paginationToken"] = token
     return await api.get(
