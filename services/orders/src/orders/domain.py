@@ -258,6 +258,13 @@ class Job(Struct, frozen=True, rename="camel"):
     next_attempt_at: datetime
     created_at: datetime
     finished_at: datetime | None
+    audited_at: datetime | None
+    """When the audit after it ended."""
+    days_checked: int
+    missing: int
+    """Orders that the audit found, and stored."""
+    unlisted: int
+    """Orders that are stored and that Amazon's reports of their days lack."""
 
     @property
     def is_unfinished(self) -> bool:
@@ -302,6 +309,15 @@ class Turn(Struct, frozen=True):
     @property
     def key(self) -> tuple[str, str, Task, int]:
         return self.tenant_id, self.marketplace, self.task, self.token
+
+
+class Audit(Struct, frozen=True):
+    """A completed backfill that is compared with Amazon's reports."""
+
+    job_id: UUID
+    window_from: datetime
+    window_to: datetime
+    has_begun: bool
 
 
 class Freshness(Struct, frozen=True, rename="camel"):

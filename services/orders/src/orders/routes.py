@@ -16,7 +16,8 @@ from shared.outbox import Outbox
 from shared.web import json_response
 
 from . import backfill, order_queries, upkeep_queries, watching
-from .domain import Freshness, Item, Job, OrderNotFoundError, StoredOrder
+from .details import Looks
+from .domain import Detail, Freshness, Item, Job, OrderNotFoundError, StoredOrder
 
 MAX_PAGE = 200
 
@@ -66,12 +67,18 @@ async def list_orders(
     summary="One order with its items",
 )
 async def get_order(
-    order_id: FromPath[UUID], tenant_id: NamedDependency[str], pool: NamedDependency[Pool]
+    order_id: FromPath[UUID],
+    tenant_id: NamedDependency[str],
+    pool: NamedDependency[Pool],
+    looks: NamedDependency[Looks],
 ) -> Response[bytes]:
+    """What is there; details that are lacking are asked for, and come with order.stored."""
     found = await order_queries.get_order(pool, tenant_id, order_id)
     if found is None:
         raise OrderNotFoundError("There is no such order.")
     order, items = found
+    if order.detail is not Detail.FULL:
+        looks.ask(tenant_id, order.external_order_id)
     columns = {field: getattr(order, field) for field in order.__struct_fields__}
     return json_response(OrderAnswer(**columns, items=items))
 
