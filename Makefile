@@ -36,8 +36,8 @@ up: setup ## Start everything and keep it running (ARGS="--state DIR" for a seco
 test: setup ## Run the tests (ARGS="-k word" for some)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-chaos: setup ## Kill oauth at every point of its work, 10 times each (ROUNDS=100 for more), and say what became of it
-	CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/oauth/test_kills.py -rP --show-capture=stdout $(ARGS)
+chaos: setup ## Kill oauth and orders at every point of their work, 10 times each (ROUNDS=100 for more), and say what became of it
+	CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/oauth/test_kills.py tests/orders/test_kills.py -rP --show-capture=stdout $(ARGS)
 
 lint: setup ## Format, lint, types, imports and compose.yaml, without the tests
 	$(BIN)/ruff format --check

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orders import audit, live, upkeep
+from orders import audit, audit_queries, live, upkeep
 from orders.audit import DUTY
 from orders.domain import Job, JobState, Task
 from orders.windows import Parts
@@ -117,7 +117,7 @@ async def test_a_kill_in_the_middle_of_a_report_counts_each_missing_order_once(
         raise ConnectionResetError
 
     with monkeypatch.context() as patch:
-        patch.setattr(audit.audit_queries, "count_unlisted", die)
+        patch.setattr(audit_queries, "count_unlisted", die)
         while not killed:
             await upkeep.take(parts, DUTY, await claim(parts, Task.AUDIT))
     job = await audited(parts, asked)

@@ -324,7 +324,9 @@ async def test_what_ends_a_backfill_on_the_way_stops_the_worker_before_its_next_
     assert requested == [str(asked.job_id)] * 2
 
 
-@pytest.mark.parametrize("why", ["another seller", "long ago", "called off", "failed otherwise", "completed"])
+@pytest.mark.parametrize(
+    "why", ["another seller", "long ago", "shorter", "called off", "failed otherwise", "completed"]
+)
 async def test_any_other_backfill_is_not_resumed(
     parts: Parts, seller: Seller, disconnect: Disconnect, start: Start, why: str
 ) -> None:
@@ -342,6 +344,8 @@ async def test_any_other_backfill_is_not_resumed(
         changes["seller_id"] = "AOTHER"
     elif why == "long ago":
         await parts.pool.execute("UPDATE backfill_jobs SET finished_at = finished_at - interval '8 days'")
+    elif why == "shorter":
+        await parts.pool.execute("UPDATE backfill_jobs SET days = 89")
     elif why == "failed otherwise":
         await parts.pool.execute("UPDATE backfill_jobs SET state = 'FAILED', error_code = 'amazon_bad_request'")
     before = await asked.job()

@@ -139,14 +139,18 @@ async def test_who_lost_the_lease_fills_in_nothing(parts: Parts, seller: Seller)
 
 
 async def test_a_look_at_an_order_without_details_brings_them_in_the_background(
-    parts: Parts, seller: Seller, stack: Stack, settings: OrdersSettings, told: Told
+    parts: Parts,
+    seller: Seller,
+    stack: Stack,
+    settings: OrdersSettings,
+    dependencies: dict[str, object],
+    looks: Looks,
+    told: Told,
 ) -> None:
     full = await of_a_report(parts, seller, 3)
     order_id = await parts.pool.fetchval(
         "SELECT id FROM orders WHERE external_order_id = $1", full[0].external_order_id
     )
-    looks = Looks(parts)
-    dependencies = {"pool": parts.pool, "outbox": parts.outbox, "looks": looks}
     async with serving("orders", ROUTES, settings, dependencies) as http:
         http.headers.update(agent(stack, seller.tenant_id))
         assert (await http.get(f"/api/v1/orders/{uuid4()}")).status_code == 404
@@ -167,10 +171,9 @@ async def test_a_look_at_an_order_without_details_brings_them_in_the_background(
 
 
 async def test_a_look_asks_nobody_for_what_amazon_does_not_know_or_a_disconnected_account_has(
-    parts: Parts, seller: Seller, disconnect: Disconnect
+    parts: Parts, seller: Seller, looks: Looks, disconnect: Disconnect
 ) -> None:
     full = await of_a_report(parts, seller, 2)
-    looks = Looks(parts)
     unknown = full[0].external_order_id
     await parts.pool.execute("UPDATE orders SET unknown_at = now() WHERE external_order_id = $1", unknown)
     looks.ask(seller.tenant_id, unknown)
@@ -182,10 +185,11 @@ async def test_a_look_asks_nobody_for_what_amazon_does_not_know_or_a_disconnecte
 
 
 @pytest.mark.parametrize("status", [500, 429])
-async def test_a_look_that_fails_hurts_nobody(parts: Parts, seller: Seller, status: int, told: Told) -> None:
+async def test_a_look_that_fails_hurts_nobody(
+    parts: Parts, seller: Seller, looks: Looks, status: int, told: Told
+) -> None:
     full = await of_a_report(parts, seller, 1)
     await seller.amazon.fail("getOrder", status, seller.seller_id)
-    looks = Looks(parts)
     looks.ask(seller.tenant_id, full[0].external_order_id)
     await looks.settled()
     assert await lacking(parts) == 1

@@ -11,11 +11,9 @@ import pytest
 
 from devstack.stack import Stack
 from orders import order_queries
-from orders.details import Looks
 from orders.domain import DeliveryStatus, Item, NewOrder, OrderStatus
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
-from orders.windows import Parts
 from shared.db import Pool
 from tests.builders import agent, serving
 from tests.conftest import Told
@@ -28,8 +26,9 @@ TOTALS = ("391.84", "441.50", "71.46", "1229.91", "83.1", "19940", "0.10", "1234
 
 
 @pytest.fixture
-async def http(stack: Stack, parts: Parts, settings: OrdersSettings) -> AsyncIterator[httpx.AsyncClient]:
-    dependencies = {"pool": parts.pool, "outbox": parts.outbox, "looks": Looks(parts)}
+async def http(
+    stack: Stack, dependencies: dict[str, object], settings: OrdersSettings
+) -> AsyncIterator[httpx.AsyncClient]:
     async with serving("orders", ROUTES, settings, dependencies) as client:
         client.headers.update(agent(stack, TENANT))
         yield client

@@ -257,7 +257,7 @@ class BackfillRequested(BackfillEvent, frozen=True, kw_only=True, rename="camel"
 
 
 class BackfillProgressed(BackfillEvent, frozen=True, kw_only=True, rename="camel"):
-    """A page of a backfill is stored and more is to come."""
+    """Orders of a backfill are stored; told every two seconds at most."""
 
     SUBJECT: ClassVar[str] = "backfill.progressed"
 

@@ -44,9 +44,11 @@ async def request(conn: Conn, outbox: Outbox, tenant_id: str, days: int) -> tupl
 
 
 async def resume_or_request(conn: Conn, outbox: Outbox, tenant_id: str, seller_id: str, days: int) -> Job:
-    """As request(), of an account that was connected just now: what its loss ended lately goes on, with what it has."""
+    """As request(), of an account that was connected just now: what its loss ended lately, and reaches as
+    far, goes on with what it has.
+    """
     await _lock(conn, tenant_id)
-    resumed = await job_queries.resume_job(conn, tenant_id, seller_id, _ACCOUNT_LOST, RESUMED_WITHIN)
+    resumed = await job_queries.resume_job(conn, tenant_id, seller_id, _ACCOUNT_LOST, within=RESUMED_WITHIN, days=days)
     if resumed is None:
         return (await _request(conn, outbox, tenant_id, days))[0]
     job = await get(conn, tenant_id, resumed)

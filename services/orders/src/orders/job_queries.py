@@ -57,10 +57,10 @@ async def get_unfinished_job(conn: Conn | Pool, tenant_id: str) -> Job | None:
 
 
 async def resume_job(
-    conn: Conn, tenant_id: str, seller_id: str, codes: Sequence[str], within: timedelta
+    conn: Conn, tenant_id: str, seller_id: str, codes: Sequence[str], *, within: timedelta, days: int
 ) -> UUID | None:
-    """The tenant's last backfill goes on, and up to three minutes ago, where it was of the same seller and one of these
-    errors ended it, no longer ago than that.
+    """The tenant's last backfill goes on, and up to three minutes ago, where it was of the same seller and of so many
+    days at least, and one of these errors ended it, no longer ago than that.
     """
     row = await conn.fetchrow(
         """
@@ -70,7 +70,7 @@ async def resume_job(
          WHERE id = (SELECT id FROM backfill_jobs WHERE tenant_id = $1 AND marketplace = $2
                       ORDER BY created_at DESC LIMIT 1)
            AND state IN ('FAILED', 'CANCELLED') AND seller_id = $3 AND error_code = ANY ($4)
-           AND finished_at > clock_timestamp() - $5::interval
+           AND finished_at > clock_timestamp() - $5::interval AND days >= $6
         RETURNING id, old.window_to AS covered_to, new.window_to
         """,
         tenant_id,
@@ -78,6 +78,7 @@ async def resume_job(
         seller_id,
         codes,
         within,
+        days,
     )
     if row is None:
         return None

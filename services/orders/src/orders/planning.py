@@ -218,11 +218,13 @@ def eta_seconds(windows: Sequence[Window], *, quota_wait_seconds: float | None) 
         return 0
     if paged and rate is None:
         return None
-    pages = sum(max(1, math.ceil((rate or 0) * window.rest.length.total_seconds() / PAGE_SIZE)) for window in paged)
+    pages = sum(
+        max(1, math.ceil(round((rate or 0) * window.rest.length.total_seconds() / PAGE_SIZE, 6))) for window in paged
+    )
     paging = pages * SECONDS_A_PAGE
     if quota_wait_seconds is not None:
         paging = quota_wait_seconds + max(0, pages - 1) / SEARCH_ORDERS.rate
-    return math.ceil(max([paging, *_report_etas(windows, reports)]))
+    return math.ceil(round(max([paging, *_report_etas(windows, reports)]), 3))
 
 
 def _report_etas(windows: Sequence[Window], reports: Sequence[Window]) -> list[float]:

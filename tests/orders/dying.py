@@ -1,0 +1,71 @@
+"""orders that kills itself in the middle of a backfill, as a process for test_kills.py: python dying.py POINT TIMES
+
+Whoever reaches the point so many times says so and ends as by `kill -9`; the point "never" is none.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from orders import app, backfill, job_queries, order_queries, planning, windows, worker
+from shared.amazon import reports
+from shared.service import run
+
+
+class Point(Struct, frozen=True):
+    """Just before a function begins, or just after it has returned something."""
+
+    owner: Any
+    function: str
+    after: bool = True
+
+
+POINTS: Mapping[str, Point] = {
+    "after_the_claim": Point(worker, "work", after=False),
+    "after_a_page_has_come": Point(windows, "search_orders"),
+    "before_the_orders_are_stored": Point(order_queries, "upsert_orders", after=False),
+    "before_the_commit_of_orders": Point(job_queries, "advance_window"),
+    "before_the_commit_of_the_switch_to_reports": Point(job_queries, "insert_windows"),
+    "after_the_commit_of_a_page": Point(windows, "_page"),
+    "after_a_report_was_asked_for": Point(reports, "create_report"),
+    "after_the_commit_of_a_report": Point(windows, "_ask"),
+    "after_a_look": Point(reports, "get_report"),
+    "before_the_commit_of_a_document": Point(job_queries, "note_document"),
+    "after_the_address_of_a_document": Point(reports, "get_report_document"),
+    "before_a_document_is_done": Point(job_queries, "finish_window", after=False),
+    "after_a_document_is_done": Point(windows, "_fetch"),
+    "before_the_job_is_given_back": Point(job_queries, "give_back"),
+    "before_the_commit_of_the_end": Point(backfill, "complete"),
+}
+
+
+def die_at(name: str, times: int) -> None:
+    point = POINTS[name]
+    real = getattr(point.owner, point.function)
+    reached = 0
+
+    async def dying(*arguments: Any, **named: Any) -> Any:
+        nonlocal reached
+        result = await real(*arguments, **named) if point.after else None
+        reached += 1
+        if reached == times:
+            os.write(sys.stdout.fileno(), f"reached {name}\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+            await asyncio.Event().wait()
+        return result if point.after else await real(*arguments, **named)
+
+    setattr(point.owner, point.function, dying)
+
+
+if __name__ == "__main__":
+    planning.FIRST_LOOK = 0
+    worker.SHORT_SECONDS = 0.1
+    worker.IDLE_SECONDS = 0.05
+    if sys.argv[1] != "never":
+        die_at(sys.argv[1], int(sys.argv[2]))
+    run(app.main)
