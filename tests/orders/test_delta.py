@@ -14,10 +14,12 @@ import pytest
 from devstack.stack import Stack
 from orders import delta, live, upkeep, upkeep_queries
 from orders.domain import Task
+from orders.mapping import from_amazon
 from orders.upkeep import Duty
 from orders.windows import LEASE, Parts
 from shared.amazon.gate import Lane
-from shared.amazon.orders import SEARCH_ORDERS, search_changed_orders
+from shared.amazon.orders import SEARCH_ORDERS, get_order, search_changed_orders
+from shared.events import StoreCause
 from tests.conftest import Told
 from tests.orders.backfills import after
 from tests.orders.conftest import Disconnect, Follow, Seller
@@ -155,6 +157,25 @@ async def test_an_account_that_was_away_catches_up_day_by_day(parts: Parts) -> N
     last = await row(parts)
     assert last["cursor_at"] > begun + timedelta(hours=60)
     assert last["next_due"] > last["now"]
+
+
+async def test_an_older_answer_that_comes_late_overwrites_nothing(parts: Parts, known: Seller) -> None:
+    await orders_come(known, 3)
+    order_id = (await known.amazon.all_orders_of(known.seller_id))[0]["orderId"]
+
+    async def overtake() -> None:
+        change = {"status": "SHIPPED", "carrier": "DPD", "trackingNumber": "NEWER"}
+        await known.amazon.control("POST", f"sellers/{known.seller_id}/orders/{order_id}", change)
+        newer = from_amazon(await get_order(parts.api, known.tenant_id, order_id))
+        async with parts.pool.acquire() as conn, conn.transaction():
+            await live.store(conn, parts.outbox, known.tenant_id, [newer], StoreCause.MESSAGE)
+
+    turn = await claim(parts)
+    async with after(parts, SEARCH, 1, overtake) as slow:
+        await DELTA.work(slow, turn)
+    held = await copy(parts, known)
+    assert len(held) > 1
+    assert held[order_id][2] == "NEWER"
 
 
 async def test_who_lost_the_lease_stores_and_tells_nothing(parts: Parts, known: Seller, told: Told) -> None:
