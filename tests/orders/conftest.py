@@ -8,6 +8,7 @@ import pytest
 
 from devstack.stack import Stack
 from orders import handlers, planning, queries, worker
+from orders.details import Looks
 from orders.settings import OrdersSettings
 from orders.windows import Parts
 from shared.amazon.gate import Gate
@@ -48,6 +49,17 @@ def api(settings: OrdersSettings, network: httpx.AsyncClient, pool: Pool) -> SpA
 @pytest.fixture
 def parts(pool: Pool, outbox: Outbox, api: SpApi, network: httpx.AsyncClient) -> Parts:
     return Parts(pool, outbox, api, network)
+
+
+@pytest.fixture
+def looks(parts: Parts) -> Looks:
+    return Looks(parts)
+
+
+@pytest.fixture
+def dependencies(parts: Parts, looks: Looks) -> dict[str, object]:
+    """What the service's routes are given."""
+    return {"pool": parts.pool, "outbox": parts.outbox, "looks": looks}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from orders.windows import LEASE
 from shared.amazon.errors import AmazonNotFoundError, AuthorizationRevokedError, NotConnectedError
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
-from shared.errors import PermanentError
+from shared.errors import PermanentError, RetryLaterError
 from shared.events import MessageReceived, MessageSource
 from shared.outbox import Outbox
 from tests.builders import connected, lives, new_id
@@ -502,6 +502,72 @@ async def test_an_order_that_amazon_does_not_have_is_not_tried_again(
     assert await pool.fetchval("SELECT count(*) FROM orders") == 0
 
 
+async def known_orders(pool: Pool) -> list[tuple[str, bool]]:
+    rows = await pool.fetch("SELECT detail, unknown_at IS NOT NULL AS is_unknown FROM orders")
+    return [(row["detail"], row["is_unknown"]) for row in rows]
+
+
+async def test_an_order_that_was_fetched_lately_is_not_asked_for_and_one_of_earlier_is(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any, told: Told
+) -> None:
+    event = received(known_seller.tenant_id, await order_id_of(known_seller))
+    await fetch_missing_order(event, "event-1")
+    for minutes, calls in ((9, 1), (11, 2), (0, 2)):
+        await pool.execute("UPDATE orders SET fetched_at = fetched_at - make_interval(mins => $1)", minutes)
+        await fetch_missing_order(event, f"event-after-{minutes}")
+        assert await known_seller.amazon.calls("getOrder", known_seller.seller_id) == {"200": calls}
+    assert [subject for subject, _ in await told(pool)].count("order.stored") == 1, "nothing about it was new"
+
+
+async def test_an_order_of_a_report_is_asked_for_however_young_it_is(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any
+) -> None:
+    event = received(known_seller.tenant_id, await order_id_of(known_seller))
+    await fetch_missing_order(event, "event-1")
+    await pool.execute("UPDATE orders SET detail = 'REPORT'")
+    await fetch_missing_order(event, "event-2")
+    assert await known_orders(pool) == [("FULL", False)]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_order_that_cannot_be_fetched_at_once_is_there_by_its_id_meanwhile(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any, told: Told, status: int
+) -> None:
+    event = received(known_seller.tenant_id, await order_id_of(known_seller))
+    for _ in range(2):
+        await known_seller.amazon.fail("getOrder", status, known_seller.seller_id)
+        with pytest.raises(RetryLaterError):
+            await fetch_missing_order(event, "event-1")
+        assert await known_orders(pool) == [("PLACEHOLDER", False)]
+        await pool.execute("UPDATE amazon.request_buckets SET arrives_at = clock_timestamp()")
+    await fetch_missing_order(event, "event-1")
+    assert await known_orders(pool) == [("FULL", False)]
+    bodies = [body for subject, body in await told(pool) if subject == "order.stored"]
+    assert [(body["isNew"], body["cause"]) for body in bodies] == [(True, "MESSAGE"), (False, "MESSAGE")]
+
+
+async def test_a_placeholder_that_amazon_does_not_know_is_marked(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any
+) -> None:
+    event = received(known_seller.tenant_id, "999-9999999-9999999")
+    await known_seller.amazon.fail("getOrder", 503, known_seller.seller_id)
+    with pytest.raises(RetryLaterError):
+        await fetch_missing_order(event, "event-1")
+    with pytest.raises(AmazonNotFoundError):
+        await fetch_missing_order(event, "event-1")
+    assert await known_orders(pool) == [("PLACEHOLDER", True)]
+
+
+async def test_an_order_that_we_know_and_amazon_no_more_is_no_dead_letter(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any
+) -> None:
+    event = received(known_seller.tenant_id, await order_id_of(known_seller))
+    await fetch_missing_order(event, "event-1")
+    await pool.execute("UPDATE orders SET external_order_id = '999-9999999-9999999', fetched_at = NULL")
+    await fetch_missing_order(received(known_seller.tenant_id, "999-9999999-9999999"), "event-2")
+    assert await known_orders(pool) == [("FULL", True)]
+
+
 async def test_a_message_that_fails_once_works_the_next_time(
     pool: Pool, known_seller: Seller, fetch_missing_order: Any, told: Told
 ) -> None:
@@ -510,4 +576,4 @@ async def test_a_message_that_fails_once_works_the_next_time(
     with pytest.raises(Exception, match="500"):
         await fetch_missing_order(event, "event-1")
     await fetch_missing_order(event, "event-1")
-    assert [subject for subject, _ in await told(pool)][1:] == ["order.stored"]
+    assert [subject for subject, _ in await told(pool)][1:] == ["order.stored"] * 2

@@ -149,7 +149,7 @@ async def test_another_tenant_sees_nothing(pool: Pool) -> None:
     named = Search(external_order_id="407-0000000-0000001")
     assert await order_queries.list_orders(pool, "kbz-002", named, limit=10) == []
     assert await order_queries.get_order(pool, "kbz-002", mine.id) is None
-    assert not await order_queries.has_order(pool, "kbz-002", "407-0000000-0000001")
+    assert not await order_queries.is_fresh(pool, "kbz-002", "407-0000000-0000001", MINUTE)
 
 
 async def test_two_tenants_can_hold_the_same_order(pool: Pool) -> None:

@@ -15,6 +15,7 @@ import pytest
 from devstack.servers import AMAZON_MODELS
 from devstack.stack import Stack
 from orders import backfill, job_queries, order_queries, worker
+from orders.details import Looks
 from orders.mapping import from_amazon
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
@@ -57,9 +58,10 @@ def read_model(path: Path) -> dict[str, Json]:
     return found
 
 
-async def answered(pool: Pool, stack: Stack, settings: OrdersSettings, outbox: Outbox, tenant_id: str) -> list[Json]:
+async def answered(parts: Parts, stack: Stack, settings: OrdersSettings, tenant_id: str) -> list[Json]:
     """What the product app gets: the list, each order of it again with its items, amounts to the last digit."""
-    async with serving("orders", ROUTES, settings, {"pool": pool, "outbox": outbox}) as http:
+    dependencies = {"pool": parts.pool, "outbox": parts.outbox, "looks": Looks(parts)}
+    async with serving("orders", ROUTES, settings, dependencies) as http:
         http.headers.update(agent(stack, tenant_id))
         listed = json.loads((await http.get("/api/v1/orders?limit=200")).content, parse_float=Decimal)["orders"]
         found = []
@@ -156,15 +158,15 @@ async def test_a_backfill_keeps_every_value_of_amazons_own_orders(
     done = await job_queries.get_job(pool, seller.tenant_id, job.id)
     assert done is not None
     assert (done.state, done.orders_stored, done.items_stored) == ("COMPLETED", 8, 10)
-    compare_all(await answered(pool, stack, settings, outbox, seller.tenant_id))
+    compare_all(await answered(parts, stack, settings, seller.tenant_id))
 
 
 async def test_an_order_fetched_alone_keeps_every_value_too(
-    pool: Pool, outbox: Outbox, api: SpApi, seller: Seller, settings: OrdersSettings, stack: Stack
+    parts: Parts, api: SpApi, seller: Seller, settings: OrdersSettings, stack: Stack
 ) -> None:
     await seller.who_is(SELLER)
     for order_id in read_model(MODEL):
         order = from_amazon(await amazon_orders.get_order(api, seller.tenant_id, order_id))
-        async with pool.acquire() as conn, conn.transaction():
+        async with parts.pool.acquire() as conn, conn.transaction():
             await order_queries.upsert_orders(conn, seller.tenant_id, [order])
-    compare_all(await answered(pool, stack, settings, outbox, seller.tenant_id))
+    compare_all(await answered(parts, stack, settings, seller.tenant_id))

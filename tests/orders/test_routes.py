@@ -15,7 +15,6 @@ from orders.domain import DeliveryStatus, Item, NewOrder, OrderStatus
 from orders.routes import ROUTES
 from orders.settings import OrdersSettings
 from shared.db import Pool
-from shared.outbox import Outbox
 from tests.builders import agent, serving
 from tests.conftest import Told
 from tests.orders.conftest import Disconnect, Follow, connect
@@ -27,8 +26,10 @@ TOTALS = ("391.84", "441.50", "71.46", "1229.91", "83.1", "19940", "0.10", "1234
 
 
 @pytest.fixture
-async def http(stack: Stack, pool: Pool, outbox: Outbox, settings: OrdersSettings) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving("orders", ROUTES, settings, {"pool": pool, "outbox": outbox}) as client:
+async def http(
+    stack: Stack, dependencies: dict[str, object], settings: OrdersSettings
+) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving("orders", ROUTES, settings, dependencies) as client:
         client.headers.update(agent(stack, TENANT))
         yield client
 

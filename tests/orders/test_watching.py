@@ -34,13 +34,13 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def http(parts: Parts, settings: OrdersSettings) -> AsyncIterator[httpx.AsyncClient]:
+async def http(dependencies: dict[str, object], settings: OrdersSettings) -> AsyncIterator[httpx.AsyncClient]:
     """Orders' HTTP on a socket: a stream is none without one."""
     app = create_app(
         "orders",
         ROUTES,
         keys=Keys.of(settings),
-        dependencies={"pool": parts.pool, "outbox": parts.outbox},
+        dependencies=dependencies,
         checks={},
         asyncapi={"asyncapi": "3.0.0"},
     )

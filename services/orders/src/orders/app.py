@@ -11,7 +11,7 @@ from shared.service import Service, run
 from shared.settings import load
 from shared.vault import Vault
 
-from . import handlers, worker
+from . import audit, delta, details, handlers, upkeep, worker
 from .requests import OPERATIONS
 from .routes import ROUTES
 from .settings import OrdersSettings
@@ -42,7 +42,17 @@ async def main() -> None:
         for number in range(worker.AT_ONCE):
             service.loop(f"backfill {number}", partial(worker.run, parts, turn))
         service.loop("count of backfills", partial(worker.count, service.pool))
-        await service.serve(ROUTES, OPERATIONS)
+        duties = (
+            (delta.duty(settings.delta_interval_seconds), delta.AT_ONCE),
+            (details.DUTY, details.AT_ONCE),
+            (audit.DUTY, audit.AT_ONCE),
+        )
+        for duty, at_once in duties:
+            lock = asyncio.Lock()
+            for number in range(at_once):
+                service.loop(f"{duty.task.lower()} {number}", partial(upkeep.run, parts, duty, lock))
+        service.loop("measure of upkeep", partial(upkeep.measure, service.pool))
+        await service.serve(ROUTES, OPERATIONS, dependencies={"looks": details.Looks(parts)})
 
 
 if __name__ == "__main__":

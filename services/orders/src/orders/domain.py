@@ -290,6 +290,13 @@ class Job(Struct, frozen=True, rename="camel"):
     next_attempt_at: datetime
     created_at: datetime
     finished_at: datetime | None
+    audited_at: datetime | None
+    """When the audit after it ended."""
+    days_checked: int
+    missing: int
+    """Orders that the audit found, and stored."""
+    unlisted: int
+    """Orders that are stored and that Amazon's reports of their days lack."""
 
     @property
     def is_unfinished(self) -> bool:
@@ -305,8 +312,65 @@ class Lease(Struct, frozen=True):
     attempts: int
 
 
+class Task(StrEnum):
+    """What is done for an account again and again."""
+
+    DELTA = "DELTA"
+    """Store what changed."""
+    DETAILS = "DETAILS"
+    """Ask for what is lacking of orders."""
+    AUDIT = "AUDIT"
+    """Compare what a backfill stored with Amazon's reports."""
+
+
+class Turn(Struct, frozen=True):
+    """An account's task in our hands until the lease ends; the token proves that it still is."""
+
+    tenant_id: str
+    marketplace: str
+    task: Task
+    token: int
+    cursor_at: datetime
+    """Of DELTA: whatever changed before is stored."""
+    read_to: datetime | None
+    """Where the round ends that next_token belongs to; None is up to the time of its first page."""
+    next_token: str | None
+    token_is_stale: bool
+    now: datetime
+
+    @property
+    def key(self) -> tuple[str, str, Task, int]:
+        return self.tenant_id, self.marketplace, self.task, self.token
+
+
+class Audit(Struct, frozen=True):
+    """A completed backfill that is compared with Amazon's reports."""
+
+    job_id: UUID
+    window_from: datetime
+    window_to: datetime
+    has_begun: bool
+
+
+class Freshness(Struct, frozen=True, rename="camel"):
+    """How true an account's orders are."""
+
+    marketplace: str
+    fresh_until: datetime
+    """Whatever changed at Amazon before is stored, but for what a backfill in hand still brings."""
+    last_success_at: datetime | None
+    next_due: datetime
+    running: bool
+    failures: int
+    error_code: str | None
+    last_error: str | None
+    rejected_at: datetime | None
+    """Since when Amazon refuses the credentials."""
+    disconnected_at: datetime | None
+
+
 class LeaseLostError(PermanentError):
-    """The job is another worker's, or over: nothing more is written for it."""
+    """What was in our hands is another worker's, or over: nothing more is written for it."""
 
     code = "lease_lost"
 

@@ -95,7 +95,8 @@ async def resume_job(
 async def get_job(conn: Conn | Pool, tenant_id: str, job_id: UUID) -> Job | None:
     row = await conn.fetchrow(
         "SELECT id, tenant_id, marketplace, days, window_from, window_to, state, waiting_for, calls, notice,"
-        " error_code, error, next_attempt_at, created_at, finished_at, clock_timestamp() AS now, quota_waited_seconds"
+        " error_code, error, next_attempt_at, created_at, finished_at, audited_at, days_checked, missing, unlisted,"
+        " clock_timestamp() AS now, quota_waited_seconds"
         " + CASE WHEN waiting_for = 'QUOTA' THEN extract(epoch FROM clock_timestamp() - waiting_since) ELSE 0 END"
         " AS quota_waited_seconds FROM backfill_jobs WHERE tenant_id = $1 AND id = $2",
         tenant_id,
@@ -104,13 +105,15 @@ async def get_job(conn: Conn | Pool, tenant_id: str, job_id: UUID) -> Job | None
     return _job(row, await list_windows(conn, job_id)) if row else None
 
 
-async def list_windows(conn: Conn | Pool, job_id: UUID) -> list[Window]:
-    """The newest first."""
+async def list_windows(conn: Conn | Pool, job_id: UUID, *, audits: bool = False) -> list[Window]:
+    """The newest first; those of its audit, or those of the backfill itself."""
     rows = await conn.fetch(
         f"SELECT id, kind, from_at, to_at, rest_from, rest_to, next_token, coalesce({_STALE}, false) AS token_is_stale,"  # noqa: S608
         " pages_only, report_id, asked_at, document_id, ready_at, troubles, orders, items, pages, next_attempt_at,"
-        " done_at, clock_timestamp() AS now FROM backfill_windows WHERE job_id = $1 ORDER BY from_at DESC, id",
+        " done_at, clock_timestamp() AS now FROM backfill_windows WHERE job_id = $1 AND (kind = 'AUDIT') = $2"
+        " ORDER BY from_at DESC, id",
         job_id,
+        audits,
     )
     return [_window(row) for row in rows]
 

@@ -132,7 +132,8 @@ async def _insert(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
 async def _update(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
     if orders:
         await conn.executemany(
-            f"UPDATE orders SET {_SET}, updated_at = clock_timestamp() WHERE id = $1 AND tenant_id = $2",  # noqa: S608
+            f"UPDATE orders SET {_SET}, updated_at = clock_timestamp(), fetched_at = clock_timestamp(),"  # noqa: S608
+            " unknown_at = NULL WHERE id = $1 AND tenant_id = $2",
             [_row(tenant_id, order_id, order) for order_id, order in orders],
         )
         await conn.execute("DELETE FROM order_items WHERE order_id = ANY ($1::uuid[])", [each for each, _ in orders])
@@ -228,11 +229,13 @@ def _held(row: asyncpg.Record, items: list[Item]) -> NewOrder:
 async def list_lacking_detail(
     pool: Pool, tenant_id: str, detail: Detail, *, limit: int, before: tuple[datetime, UUID] | None = None
 ) -> list[Lacking]:
-    """PLACEHOLDER or REPORT orders, the newest first; before is the place of the last one of the list before."""
+    """PLACEHOLDER or REPORT orders that Amazon may tell of, the newest first; before is the place of the last one of
+    the list before.
+    """
     before_date, before_id = before or (None, None)
     rows = await pool.fetch(
         "SELECT id, external_order_id, order_date FROM orders"
-        " WHERE tenant_id = $1 AND detail = $2 AND detail <> 'FULL'"
+        " WHERE tenant_id = $1 AND detail = $2 AND detail <> 'FULL' AND unknown_at IS NULL"
         " AND ($3::timestamptz IS NULL OR (order_date, id) < ($3, $4::uuid))"
         " ORDER BY order_date DESC, id DESC LIMIT $5",
         tenant_id,
@@ -244,10 +247,63 @@ async def list_lacking_detail(
     return [Lacking(**row) for row in rows]
 
 
-async def has_order(pool: Pool, tenant_id: str, external_order_id: str) -> bool:
+async def list_placeholders(conn: Conn, tenant_id: str, external_order_ids: Sequence[str]) -> set[str]:
+    """Which of these orders are known by a message alone."""
+    rows = await conn.fetch(
+        "SELECT external_order_id FROM orders WHERE tenant_id = $1 AND marketplace = $2 AND detail = 'PLACEHOLDER'"
+        " AND external_order_id = ANY ($3::text[])",
+        tenant_id,
+        AMAZON,
+        external_order_ids,
+    )
+    return {row["external_order_id"] for row in rows}
+
+
+async def is_fresh(pool: Pool, tenant_id: str, external_order_id: str, within: timedelta) -> bool:
+    """Whether Amazon has told all of an order lately."""
     return bool(
         await pool.fetchval(
-            "SELECT EXISTS (SELECT FROM orders WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $3)",
+            "SELECT EXISTS (SELECT FROM orders WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $3"
+            " AND detail = 'FULL' AND fetched_at > clock_timestamp() - $4::interval)",
+            tenant_id,
+            AMAZON,
+            external_order_id,
+            within,
+        )
+    )
+
+
+async def note_fetched(conn: Conn, tenant_id: str, external_order_id: str) -> None:
+    """Amazon has told of the order, be it nothing new."""
+    await conn.execute(
+        "UPDATE orders SET fetched_at = clock_timestamp()"
+        " WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $3",
+        tenant_id,
+        AMAZON,
+        external_order_id,
+    )
+
+
+async def note_unknown(conn: Conn, tenant_id: str, external_order_id: str) -> Detail | None:
+    """Amazon does not know the order: it is not asked for in the background any more, unless something new is learned.
+    What we know of it.
+    """
+    detail = await conn.fetchval(
+        "UPDATE orders SET unknown_at = coalesce(unknown_at, clock_timestamp())"
+        " WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $3 RETURNING detail",
+        tenant_id,
+        AMAZON,
+        external_order_id,
+    )
+    return Detail(detail) if detail else None
+
+
+async def is_lacking_detail(pool: Pool, tenant_id: str, external_order_id: str) -> bool:
+    """Whether Amazon may tell more of an order."""
+    return bool(
+        await pool.fetchval(
+            "SELECT EXISTS (SELECT FROM orders WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $3"
+            " AND detail <> 'FULL' AND unknown_at IS NULL)",
             tenant_id,
             AMAZON,
             external_order_id,

@@ -22,9 +22,12 @@ from shared.errors import PermanentError
 from shared.outbox import Outbox
 from shared.web import json_response
 
-from . import backfill, order_queries, watching
+from . import backfill, order_queries, upkeep_queries, watching
+from .details import Looks
 from .domain import (
     DeliveryStatus,
+    Detail,
+    Freshness,
     Item,
     Job,
     OrderNotFoundError,
@@ -53,6 +56,10 @@ class OrdersAnswer(Struct, frozen=True, rename="camel"):
 
 class OrderAnswer(StoredOrder, frozen=True, rename="camel"):
     items: list[Item]
+
+
+class FreshnessAnswer(Struct, frozen=True):
+    accounts: list[Freshness]
 
 
 class BackfillRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,12 +129,17 @@ async def get_order(
     order_id: FromPath[UUID],
     request: CallerRequest,
     pool: NamedDependency[Pool],
+    looks: NamedDependency[Looks],
     if_none_match: FromIfNoneMatch = None,
 ) -> Response[bytes]:
-    found = await order_queries.get_order(pool, await tenant_of(request), order_id)
+    """What is there; details that are lacking are asked for, and come with order.stored."""
+    tenant_id = await tenant_of(request)
+    found = await order_queries.get_order(pool, tenant_id, order_id)
     if found is None:
         raise OrderNotFoundError("There is no such order.")
     order, items = found
+    if order.detail is not Detail.FULL:
+        looks.ask(tenant_id, order.external_order_id)
     return _answer(OrderAnswer(**msgspec.structs.asdict(order), items=items), if_none_match)
 
 
@@ -151,6 +163,14 @@ def _answer(body: Struct, if_none_match: str | None) -> Response[bytes]:
     if if_none_match and (if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)):
         return Response(b"", status_code=304, headers=answer.headers)
     return answer
+
+
+@get(
+    "/api/v1/orders/freshness",
+    summary="How true a tenant's orders are: until when changes are stored, and what hinders",
+)
+async def get_freshness(tenant_id: NamedDependency[str], pool: NamedDependency[Pool]) -> FreshnessAnswer:
+    return FreshnessAnswer(await upkeep_queries.get_freshness(pool, tenant_id))
 
 
 @post("/api/v1/orders/backfill", status_code=202, summary="Fetch past orders; names the backfill that runs already")
@@ -202,4 +222,4 @@ async def watch_backfill(
     return ServerSentEvent(await watching.watch(pool, tenant_id, job_id))
 
 
-ROUTES = [list_orders, get_order, start_backfill, get_backfill, cancel_backfill, watch_backfill]
+ROUTES = [list_orders, get_order, get_freshness, start_backfill, get_backfill, cancel_backfill, watch_backfill]

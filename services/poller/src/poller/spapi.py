@@ -80,7 +80,7 @@ async def _search(api: SpApi, tenant_id: str, cursor: Cursor, wait_seconds: floa
     after = cursor.until - OVERLAP
     try:
         page = await search_changed_orders(
-            api, tenant_id, after, cursor.next_page, included_data="", wait_seconds=wait_seconds
+            api, tenant_id, after, token=cursor.next_page, included_data="", wait_seconds=wait_seconds
         )
     except BadRequestError:
         if cursor.next_page is None:

@@ -104,6 +104,8 @@ class Pagination(Struct, frozen=True, rename="camel"):
 
 
 class SearchOrdersPage(Struct, frozen=True, rename="camel"):
+    """last_updated_before: until when there is every change, where changes were asked for."""
+
     orders: list[Order]
     pagination: Pagination | None = None
     last_updated_before: datetime | None = None
@@ -132,33 +134,36 @@ async def search_orders(
     created_before is at least two minutes ago. A token is good for 24 hours and for the same dates only.
     Errors as SpApi.get().
     """
-    params = {
-        "createdAfter": iso(created_after),
-        "createdBefore": iso(created_before),
-        "maxResultsPerPage": str(PAGE_SIZE),
-        "includedData": INCLUDED_DATA,
-    }
-    if token is not None:
-        params["paginationToken"] = token
-    return await api.get(
-        tenant_id, SEARCH_ORDERS, _ORDERS, params, SearchOrdersPage, lane=lane, wait_seconds=wait_seconds
-    )
+    asked = {"createdAfter": iso(created_after), "createdBefore": iso(created_before), "includedData": INCLUDED_DATA}
+    return await _search(api, tenant_id, asked, token, lane, wait_seconds)
 
 
 async def search_changed_orders(
     api: SpApi,
     tenant_id: str,
     updated_after: datetime,
+    updated_before: datetime | None = None,
     token: str | None = None,
     *,
     included_data: str = INCLUDED_DATA,
     lane: Lane = Lane.LIVE,
     wait_seconds: float = 0,
 ) -> SearchOrdersPage:
-    """A page of the orders that have changed since, as search_orders(); a token is good for the same time only."""
-    params = {"lastUpdatedAfter": iso(updated_after), "maxResultsPerPage": str(PAGE_SIZE)}
+    """As search_orders(), by the time of the last change; without updated_before up to two minutes ago, by Amazon's
+    clock, as the page's last_updated_before says.
+    """
+    asked = {"lastUpdatedAfter": iso(updated_after)}
+    if updated_before is not None:
+        asked["lastUpdatedBefore"] = iso(updated_before)
     if included_data:
-        params["includedData"] = included_data
+        asked["includedData"] = included_data
+    return await _search(api, tenant_id, asked, token, lane, wait_seconds)
+
+
+async def _search(
+    api: SpApi, tenant_id: str, asked: dict[str, str], token: str | None, lane: Lane, wait_seconds: float
+) -> SearchOrdersPage:
+    params = asked | {"maxResultsPerPage": str(PAGE_SIZE)}
     if token is not None:
         params["paginationToken"] = token
     return await api.get(

@@ -1,0 +1,137 @@
+"""A completed backfill is compared with Amazon's reports; what was missing is stored and counted."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from orders import audit, audit_queries, live, upkeep
+from orders.audit import DUTY
+from orders.domain import Job, JobState, Task
+from orders.windows import Parts
+from shared.events import StoreCause
+from tests.conftest import Told
+from tests.orders.backfills import Backfill, request
+from tests.orders.conftest import Seller
+from tests.orders.test_queries import order
+from tests.orders.upkeep import account, claim, row, take
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+async def completed(parts: Parts, seller: Seller, orders: int = 60) -> Backfill:
+    await seller.with_orders(orders, days=80, reports={"seconds": 0, "secondsPerRow": 0})
+    await account(parts, seller)
+    asked = await request(parts, seller)
+    await asked.run_until(JobState.COMPLETED)
+    return asked
+
+
+async def audited(parts: Parts, asked: Backfill) -> Job:
+    """The audit to its end, turn by turn."""
+    for _ in range(60):
+        await take(parts, DUTY)
+        noted = await row(parts, Task.AUDIT)
+        assert noted["error_code"] is None, noted["last_error"]
+        if (await asked.job()).audited_at is not None:
+            break
+    job = await asked.job()
+    assert job.audited_at is not None
+    return job
+
+
+async def test_a_complete_backfill_is_found_complete(parts: Parts, seller: Seller, told: Told) -> None:
+    asked = await completed(parts, seller)
+    before = await told(parts.pool)
+    job = await audited(parts, asked)
+    assert (job.state, job.days_checked, job.missing, job.unlisted) == ("COMPLETED", 90, 0, 0)
+    assert (job.windows_done, job.windows_total) == (1, 1), "an audit's windows are not the backfill's"
+    assert await asked.is_complete()
+    assert await told(parts.pool) == before
+    assert await seller.amazon.calls("createReport", seller.seller_id) == {"202": 3}
+    await take(parts, DUTY)
+    assert await seller.amazon.calls("createReport", seller.seller_id) == {"202": 3}, "it is made once"
+
+
+async def test_orders_that_were_missing_are_stored_and_counted(
+    parts: Parts, seller: Seller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = await completed(parts, seller)
+    lost = await parts.pool.fetch(
+        "DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY order_date LIMIT 3) RETURNING order_date"
+    )
+    counted = audit.MISSING._value.get()
+    job = await audited(parts, asked)
+    assert (job.days_checked, job.missing, job.unlisted) == (90, 3, 0)
+    assert audit.MISSING._value.get() - counted == 3
+    assert await asked.is_complete()
+    said = capsys.readouterr().out
+    for each in lost:
+        assert f"day={each['order_date'].date()}" in said
+
+
+async def test_a_stored_order_that_no_report_names_is_counted_and_kept(parts: Parts, seller: Seller) -> None:
+    asked = await completed(parts, seller)
+    day = (await asked.job()).window_from + timedelta(days=40)
+    async with parts.pool.acquire() as conn, conn.transaction():
+        stray = order("999-0000000-0000001", order_date=day)
+        await live.store(conn, parts.outbox, seller.tenant_id, [stray], StoreCause.REQUEST)
+    job = await audited(parts, asked)
+    assert (job.missing, job.unlisted) == (0, 1)
+    assert await parts.pool.fetchval("SELECT count(*) FROM orders WHERE external_order_id = '999-0000000-0000001'") == 1
+
+
+async def test_an_audit_waits_while_another_backfill_is_unfinished(parts: Parts, seller: Seller) -> None:
+    asked = await completed(parts, seller)
+    another = await request(parts, seller)
+    for _ in range(3):
+        await take(parts, DUTY)
+    assert await seller.amazon.calls("createReport", seller.seller_id) == {}
+    await another.run_until(JobState.COMPLETED)
+    await audited(parts, another)
+    await audited(parts, asked)
+
+
+@pytest.mark.parametrize("outcome", ["FATAL", "CANCELLED"])
+async def test_a_report_that_fails_is_asked_for_again_and_then_left(parts: Parts, seller: Seller, outcome: str) -> None:
+    asked = await completed(parts, seller)
+    await seller.amazon.fail("createReport", outcome, seller.seller_id, times=2)
+    assert (await audited(parts, asked)).days_checked == 90
+    again = await request(parts, seller)
+    await again.run_until(JobState.COMPLETED)
+    await seller.amazon.fail("createReport", outcome, seller.seller_id, times=3)
+    job = await audited(parts, again)
+    assert 60 <= job.days_checked < 90
+
+
+async def test_a_kill_in_the_middle_of_a_report_counts_each_missing_order_once(
+    parts: Parts, seller: Seller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = await completed(parts, seller)
+    await parts.pool.execute("DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY order_date DESC LIMIT 3)")
+    killed = 0
+
+    async def die(*_: Any) -> int:
+        nonlocal killed
+        killed += 1
+        raise ConnectionResetError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_queries, "count_unlisted", die)
+        while not killed:
+            await upkeep.take(parts, DUTY, await claim(parts, Task.AUDIT))
+    job = await audited(parts, asked)
+    assert (job.missing, job.days_checked) == (3, 90)
+    assert await asked.is_complete()
+
+
+async def test_who_lost_the_lease_counts_and_stores_nothing(parts: Parts, seller: Seller) -> None:
+    asked = await completed(parts, seller)
+    await parts.pool.execute("DELETE FROM orders")
+    while not await parts.pool.fetchval("SELECT count(document_id) FROM backfill_windows WHERE kind = 'AUDIT'"):
+        await take(parts, DUTY)
+    turn = await claim(parts, Task.AUDIT)
+    await claim(parts, Task.AUDIT)
+    await upkeep.take(parts, DUTY, turn)
+    assert await parts.pool.fetchval("SELECT count(*) FROM orders") == 0
+    assert (await asked.job()).missing == 0
