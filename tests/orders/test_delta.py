@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from devstack.stack import Stack
-from orders import delta, live, upkeep, upkeep_queries
+from orders import delta, handlers, live, upkeep, upkeep_queries
 from orders.domain import Task
 from orders.mapping import from_amazon
+from orders.settings import OrdersSettings
 from orders.upkeep import Duty
 from orders.windows import LEASE, Parts
 from shared.amazon.gate import Lane
 from shared.amazon.orders import SEARCH_ORDERS, get_order, search_changed_orders
 from shared.events import StoreCause
+from tests.builders import connected
 from tests.conftest import Told
 from tests.orders.backfills import after
 from tests.orders.conftest import Disconnect, Follow, Seller
@@ -85,6 +87,17 @@ async def test_what_is_new_and_what_changed_is_stored_and_told_once(parts: Parts
     assert await is_true(parts, known)
     [changed] = (await stored(told, parts))[len(first) :]
     assert (changed["externalOrderId"], changed["isNew"], changed["orderStatus"]) == (order_id, False, "SHIPPED")
+
+
+async def test_a_connection_has_its_first_delta_begin_before_its_backfill_ends_and_come_a_minute_later(
+    parts: Parts, settings: OrdersSettings
+) -> None:
+    await handlers.start_backfill(connected(), "event-1", pool=parts.pool, outbox=parts.outbox, settings=settings)
+    first = await row(parts)
+    assert first["cursor_at"] <= await parts.pool.fetchval("SELECT window_to FROM backfill_jobs") + timedelta(seconds=1)
+    assert timedelta(seconds=50) < first["next_due"] - first["now"] <= timedelta(seconds=660)
+    assert await upkeep_queries.claim(parts.pool, Task.DELTA, LEASE) is None
+    assert await upkeep_queries.claim(parts.pool, Task.DETAILS, LEASE) is not None
 
 
 @pytest.mark.usefixtures("known")
@@ -219,7 +232,7 @@ async def test_the_same_seller_goes_on_where_it_was_and_another_begins_anew(part
     await account(parts, known)
     assert (await row(parts))["now"] - (await row(parts))["cursor_at"] > timedelta(days=2)
     async with parts.pool.acquire() as conn, conn.transaction():
-        await upkeep_queries.upsert_upkeep(conn, known.tenant_id, "ANOTHER")
+        await upkeep_queries.upsert_upkeep(conn, known.tenant_id, "ANOTHER", 600)
     assert (await row(parts))["now"] - (await row(parts))["cursor_at"] < timedelta(minutes=4)
 
 

@@ -23,7 +23,7 @@ async def account(parts: Parts, seller: Seller) -> None:
     """The seller's account was connected now."""
     await connect(parts.pool, seller.tenant_id, seller.seller_id)
     async with parts.pool.acquire() as conn, conn.transaction():
-        await upkeep_queries.upsert_upkeep(conn, seller.tenant_id, seller.seller_id)
+        await upkeep_queries.upsert_upkeep(conn, seller.tenant_id, seller.seller_id, 600)
 
 
 async def is_due(parts: Parts) -> None:

@@ -37,7 +37,7 @@ async def start_backfill(
     """
     async with pool.acquire() as conn, conn.transaction():
         if await inbox.claim(conn, "start_backfill", event_id) and await queries.upsert_connection(conn, event):
-            await upkeep_queries.upsert_upkeep(conn, event.tenant_id, event.seller_id)
+            await upkeep_queries.upsert_upkeep(conn, event.tenant_id, event.seller_id, settings.delta_interval_seconds)
             with contextlib.suppress(TenantArchivedError):
                 await backfill.resume_or_request(conn, outbox, event.tenant_id, event.seller_id, settings.backfill_days)
 

@@ -16,14 +16,18 @@ _USABLE = (
 _HELD = f"(u.tenant_id, u.marketplace, u.task, u.lease_token) = ($1, $2, $3, $4) AND {_USABLE}"
 
 
-async def upsert_upkeep(conn: Conn, tenant_id: str, seller_id: str) -> None:
-    """An account was connected: each task is due at once, for anybody. What changes from now on is the delta's, three
-    minutes earlier to be sure; it goes on where it was when the seller is the same.
+async def upsert_upkeep(conn: Conn, tenant_id: str, seller_id: str, delta_interval_seconds: int) -> None:
+    """An account was connected: each task is due at once, for anybody, but for the first delta, which would only repeat
+    what the backfill finds. What changes from now on is the delta's, three minutes earlier to be sure; it goes on where
+    it was when the seller is the same.
     """
     await conn.execute(
         """
-        INSERT INTO upkeep AS u (tenant_id, marketplace, task, seller_id, cursor_at)
-        SELECT $1, $2, task, $3, clock_timestamp() - interval '3 minutes' FROM unnest($4::text[]) t (task)
+        INSERT INTO upkeep AS u (tenant_id, marketplace, task, seller_id, cursor_at, next_due)
+        SELECT $1, $2, task, $3, clock_timestamp() - interval '3 minutes',
+               CASE task WHEN 'DELTA' THEN next_slot($1, $5, clock_timestamp() + interval '1 minute')
+                         ELSE clock_timestamp() END
+          FROM unnest($4::text[]) t (task)
         ON CONFLICT (tenant_id, marketplace, task) DO UPDATE
            SET next_due = clock_timestamp(), lease_token = u.lease_token + 1, leased_until = NULL, failures = 0,
                error_code = NULL, last_error = NULL, rejected_at = NULL, seller_id = excluded.seller_id,
@@ -34,6 +38,7 @@ async def upsert_upkeep(conn: Conn, tenant_id: str, seller_id: str) -> None:
         AMAZON,
         seller_id,
         list(Task),
+        delta_interval_seconds,
     )
 
 
