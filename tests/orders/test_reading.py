@@ -33,8 +33,10 @@ Answered = dict[str, Any]
 
 
 @pytest.fixture
-async def http(stack: Stack, pool: Pool, settings: OrdersSettings) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving("orders", ROUTES, settings, {"pool": pool, "outbox": None}) as client:
+async def http(
+    stack: Stack, dependencies: dict[str, object], settings: OrdersSettings
+) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving("orders", ROUTES, settings, dependencies) as client:
         client.headers.update(agent(stack, TENANT))
         yield client
 

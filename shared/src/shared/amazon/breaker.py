@@ -25,19 +25,23 @@ class Breaker:
         self._pause_until = 0.0
         self._is_probing = False
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Around one call; AmazonUnavailableError in its stead, with the rest of the pause as its delay."""
-        if self._failures < FAILURES:
-            yield
-            return
+    def check(self) -> None:
+        """AmazonUnavailableError while no call may go out, with the rest of the pause as its delay."""
         pause = self._pause_until - time.monotonic()
-        if pause > 0 or self._is_probing:
+        if self._failures >= FAILURES and (pause > 0 or self._is_probing):
             raise AmazonUnavailableError(
                 f"Amazon's region {self._region} has failed {self._failures} times in a row: it is asked again when"
                 " the pause is over.",
                 delay_seconds=max(pause, FIRST_PAUSE_SECONDS),
             )
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Around one call that goes out now, or check()'s error in its stead."""
+        self.check()
+        if self._failures < FAILURES:
+            yield
+            return
         self._is_probing = True
         try:
             yield

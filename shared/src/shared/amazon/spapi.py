@@ -205,9 +205,10 @@ class SpApi:
         if request.body is not None:
             headers["content-type"] = "application/json"
         breaker = self._breakers[region]
+        if self._gate is not None:
+            breaker.check()  # before a call is taken; whoever waits for one must not be the probe meanwhile
+            await self._gate.take(bucket, lane, wait_seconds)
         with breaker.watch():
-            if self._gate is not None:
-                await self._gate.take(bucket, lane, wait_seconds)
             try:
                 answer = await self._http.request(
                     request.method,
