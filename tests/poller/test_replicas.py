@@ -80,7 +80,8 @@ async def test_what_one_replica_leaves_in_hand_the_other_does_once(
         await locked.start()
         await conn.execute("LOCK TABLE external_messages IN ACCESS EXCLUSIVE MODE")  # so that no poll can end
         one = await start("one")
-        await eventually(lambda: equals(count("lease_token = 1 AND leased_until IS NOT NULL"), TENANTS))
+        await eventually(lambda: returns(said.read_text().count("poll_starting") == TENANTS))
+        assert await count("lease_token = 1 AND leased_until IS NOT NULL") == TENANTS
         one.send_signal(end)
         if end is not signal.SIGSTOP:
             await one.wait()
