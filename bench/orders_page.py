@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,16 @@ def request(token: str, query: dict[str, Any], tag: str = "") -> bytes:
     return "\r\n".join([*lines, *([f"If-None-Match: {tag}"] if tag else []), "", ""]).encode()
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processor; other load of the machine does not count."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """What the processes have used of the processor; other load of the machine does not count."""
+    stats = (Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split() for pid in pids)
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+async def with_backends(conn: asyncpg.Connection, pid: int, name: str) -> list[int]:
+    """A service's process, and PostgreSQL's that work for it."""
+    rows = await conn.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = $1", name)
+    return [pid, *(row["pid"] for row in rows)]
 
 
 async def first_tag(port: int, token: str) -> str:
@@ -108,7 +114,7 @@ async def deepest_cursor(conn: asyncpg.Connection) -> str:
 
 
 async def measure(
-    ports: dict[str, int], pids: dict[str, int], asked: dict[str, bytes], *, short: bool
+    conn: asyncpg.Connection, ports: dict[str, int], pids: dict[str, int], asked: dict[str, bytes], *, short: bool
 ) -> dict[str, Any]:
     requests, alone = (SHORT_REQUESTS, SHORT_ALONE) if short else (REQUESTS, ALONE)
     rates: dict[str, list[float]] = {page: [] for page in (RAW, *PAGES)}
@@ -117,12 +123,13 @@ async def measure(
     rounds = SHORT_ROUNDS if short else ROUNDS
     for number in range(-1, rounds):  # the first one warms up
         for page in random.sample(list(rates), len(rates)):
-            who, one = ("raw", asked["first"]) if page == RAW else ("ours", asked[page])
-            used = cpu_seconds(pids[who])
+            who, one = ("raw", asked["first"]) if page == RAW else ("orders", asked[page])
+            processes = await with_backends(conn, pids[who], who)
+            used = cpu_seconds(processes)
             together = await drive(ports[who], [one] * requests, AT_ONCE)
             one_by_one = await drive(ports[who], [one] * alone, 1)
             if number >= 0:
-                cpu[page] += cpu_seconds(pids[who]) - used
+                cpu[page] += cpu_seconds(processes) - used
                 rates[page].append(together.rate)
                 medians[page].append(statistics.median(one_by_one.milliseconds))
     return {
@@ -159,23 +166,34 @@ async def main() -> None:
                 "filtered": request(token, {"orderStatus": "SHIPPED", "slaStatus": "BREACHED"}),
                 "search": request(token, {"q": "#123456"}),
             }
-            await admin.close()
             async with serving_raw(endpoints.postgres.dsns["orders"]) as (port, pid):
-                ports = {"raw": port, "ours": urlsplit(endpoints.services["orders"]).port or 0}
-                result = await compare(ports, {"raw": pid, "ours": stack.pid("orders")}, asked, token, short=short)
+                ports = {"raw": port, "orders": urlsplit(endpoints.services["orders"]).port or 0}
+                result = await compare(
+                    admin, ports, {"raw": pid, "orders": stack.pid("orders")}, asked, token, short=short
+                )
     if not short:
         RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(result | {"orders": count})) + b"\n")
 
 
 async def compare(
-    ports: dict[str, int], pids: dict[str, int], asked: dict[str, bytes], token: str, *, short: bool
+    conn: asyncpg.Connection,
+    ports: dict[str, int],
+    pids: dict[str, int],
+    asked: dict[str, bytes],
+    token: str,
+    *,
+    short: bool,
 ) -> dict[str, Any]:
     """Print the table; the same as a result."""
-    [ours], [theirs] = [(await drive(ports[name], [asked["first"]], 1)).bodies for name in ("ours", "raw")]
+    [ours], [theirs] = [(await drive(ports[name], [asked["first"]], 1)).bodies for name in ("orders", "raw")]
     if ours != theirs:
         raise SystemExit("The two do not answer the same.")
     pages = await measure(
-        ports, pids, asked | {"unchanged": request(token, {}, await first_tag(ports["ours"], token))}, short=short
+        conn,
+        ports,
+        pids,
+        asked | {"unchanged": request(token, {}, await first_tag(ports["orders"], token))},
+        short=short,
     )
     title = f"pages of {PAGE} orders ({len(ours) / 1000:.0f} kB), {AT_ONCE} requests at once, medians of the rounds"
     table = Table("", "a second", "/ raw", "spread", "CPU", "/ raw", "one alone", "/ first", title=title)
