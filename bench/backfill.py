@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import mul
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -49,6 +50,7 @@ PEER_SPEED = 25
 PEER_MOST = 2_000
 """Its time for more orders is computed."""
 PEER = "python-amazon-sp-api"
+CONNECTING = ("token", "getMarketplaceParticipations")
 RESULT = Path(__file__).parent / "results" / "backfill.json"
 
 JOB = "SELECT * FROM orders.backfill_jobs WHERE tenant_id = $1"
@@ -58,15 +60,15 @@ SELECT w.items, w.asked_at, w.ready_at, w.done_at
  WHERE j.tenant_id = $1 AND w.kind = 'REPORT'
 """
 STORED = """
-SELECT o.external_order_id AS id, count(i.id) AS items, sum(i.quantity) AS quantity,
-       sum(i.unit_price * i.quantity) FILTER (WHERE o.order_status <> 'CANCELLED') AS amount
+SELECT o.external_order_id AS id, count(i.order_id) AS items, sum(i.quantity) AS quantity,
+       sum(i.unit_price * i.quantity) AS amount
   FROM orders.orders o LEFT JOIN orders.order_items i ON i.order_id = o.id
  WHERE o.tenant_id = $1 GROUP BY o.id
 """
 
 Json = dict[str, Any]
 Content = tuple[int, int, Decimal]
-"""Of an order: its items, their pieces, what they cost; nothing where it is cancelled."""
+"""Of an order: its items, their pieces, what they cost: nothing where it is cancelled."""
 
 
 def seller_of(orders: int) -> str:
@@ -199,16 +201,15 @@ class Bench:
 
 
 def since(job: asyncpg.Record, moment: datetime) -> float:
-    return round((moment - job["created_at"]).total_seconds(), 1)
+    seconds: float = (moment - job["created_at"]).total_seconds()
+    return round(seconds, 1)
 
 
 def content(order: Json) -> Content:
     items = order["orderItems"]
-    cancelled = order["fulfillment"]["fulfillmentStatus"] == "CANCELLED"
-    amount = Decimal()
-    for item in () if cancelled else items:
-        amount += Decimal(item["product"]["price"]["unitPrice"]["amount"]) * item["quantityOrdered"]
-    return len(items), sum(item["quantityOrdered"] for item in items), amount
+    pieces = [item["quantityOrdered"] for item in items]
+    prices = [Decimal(item["product"]["price"]["unitPrice"]["amount"]) for item in items]
+    return len(items), sum(pieces), sum(map(mul, prices, pieces), Decimal())
 
 
 def computed(orders: int) -> Json:
@@ -223,14 +224,14 @@ def computed(orders: int) -> Json:
     }
 
 
-def call_the_library(url: str, credentials: dict[str, str]) -> Json:
+def call_the_library(sandbox: str, credentials: dict[str, str]) -> Json:
     """As its documentation shows, but for one client for all calls, and no longer a pause after a refusal than the
     plan asks for. It has no setting for where Amazon is.
     """
     request = HttpxTransport.request
 
-    def redirected(transport: HttpxTransport, method: str, address: str, **more: object) -> httpx.Response:
-        answer: httpx.Response = request(transport, method, url + urlsplit(address).path, **more)
+    def redirected(transport: HttpxTransport, method: str, url: str, **more: object) -> httpx.Response:
+        answer: httpx.Response = request(transport, method, sandbox + urlsplit(url).path, **more)
         return answer
 
     HttpxTransport.request = redirected
@@ -268,12 +269,10 @@ def missed(ours: dict[int, Json]) -> Iterator[str]:
 
 
 def shown(calls: dict[str, dict[str, int]]) -> str:
-    unlike = {"getMarketplaceParticipations", "login", "token"}  # of connecting
-    return ", ".join(
-        f"{operation} {sum(counts.values()):,}" + (f" ({counts['429']:,} refused)" if "429" in counts else "")
-        for operation, counts in calls.items()
-        if operation not in unlike
-    )
+    """How many there were, but for those that connected the account."""
+    counts = [each for operation, each in calls.items() if operation not in CONNECTING]
+    refused = sum(each.get("429", 0) for each in counts)
+    return f"{sum(sum(each.values()) for each in counts):,}" + (f", {refused:,} refused" if refused else "")
 
 
 async def main(sizes: Sequence[int]) -> int:
