@@ -28,7 +28,7 @@ BENEFIT_OF_DOUBT = 0.7
 """How much of an estimate has to fit: a page of a hundred orders tells the rate to a tenth, and a week is not like the
 next. Reports for what would have fit cost the wait for them, and the details that they lack.
 """
-OVERSHOOT = 0.05
+OVERSHOOT = 0.02
 """Of a report's age: the pause until it is looked after again, and so how much later than it is done it is found."""
 FIRST_LOOK = 10
 """Of the usage plan's intervals, from the request on."""
