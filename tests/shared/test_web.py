@@ -245,7 +245,7 @@ async def test_every_route_of_a_service_that_is_not_public_needs_credentials(ser
         service,
         routes_of(service),
         keys=KEYS,
-        dependencies=dict.fromkeys(("pool", "outbox", "settings", "source", "product_pool", "parts", "keys")),
+        dependencies=dict.fromkeys(("pool", "outbox", "settings", "source", "product_pool", "parts", "keys", "looks")),
         checks={},
         asyncapi={},
     )

@@ -33,7 +33,8 @@ _INSERT = """
 INSERT INTO orders.orders
        (tenant_id, marketplace, external_order_id, order_ref, marketplace_id, customer_name, customer_email,
         order_date, currency, total_amount, order_status, external_status, delivery_status, carrier, tracking_code,
-        shipping_address, ship_by, deliver_by, shipped_at, delivered_at, external_updated_at, created_at, updated_at)
+        shipping_address, ship_by, deliver_by, shipped_at, delivered_at, external_updated_at, created_at, updated_at,
+        detail, external_detailed_at)
 SELECT CASE WHEN $3::int = 1 THEN $2::text ELSE $2 || n % $3 END, 'AMAZON', external_id, '#' || right(external_id, 6),
        CASE WHEN place < 1 THEN 'A2NODRKZP88ZB9' WHEN place < 200 THEN 'A1RKKUPIHCS9HS'
             WHEN place < 1000 THEN 'APJ6JRA9NG5V4' WHEN place < 3000 THEN 'A1PA6795UKMFR9'
@@ -52,7 +53,7 @@ SELECT CASE WHEN $3::int = 1 THEN $2::text ELSE $2 || n % $3 END, 'AMAZON', exte
        CASE WHEN status IN ('SHIPPED', 'DELIVERED')
             THEN ordered + CASE WHEN place % 100 = 7 THEN interval '3 days' ELSE interval '1 day' END END,
        CASE WHEN status = 'DELIVERED' THEN ordered + interval '5 days' END,
-       changed, ordered, changed
+       changed, ordered, changed, 'FULL', changed
   FROM (SELECT *, least(ordered + (luck % 9) * interval '1 day', statement_timestamp()) AS changed,
                CASE WHEN luck < 500 THEN 'CANCELLED'
                     WHEN ordered > statement_timestamp() - interval '1 day' THEN
