@@ -3,6 +3,7 @@ from the migrated ones and used with the roles that the services have.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -19,8 +20,8 @@ from shared.outbox import Outbox
 OpenPool = Callable[[str], Awaitable[Pool]]
 
 
-@pytest.fixture(scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+@asynccontextmanager
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """NATS, PostgreSQL, OpenBao and the sandbox, provisioned and migrated; no service runs."""
     folder: Path = tmp_path_factory.mktemp("stack") / "state"
     async with Stack(folder, services=()) as running:
@@ -29,6 +30,13 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         await admin.execute("ALTER SYSTEM SET fsync = off")
         await admin.execute("SELECT pg_reload_conf()")
         await admin.close()
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """The servers that tests share."""
+    async with servers(tmp_path_factory) as running:
         yield running
 
 

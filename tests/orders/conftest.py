@@ -17,7 +17,7 @@ from shared.db import Pool
 from shared.outbox import Outbox
 from shared.vault import Vault
 from tests.builders import Amazon, connected, disconnected, new_id, oauth_vault, settings_of, synced
-from tests.conftest import OpenPool
+from tests.conftest import OpenPool, servers
 
 
 @pytest.fixture
@@ -54,6 +54,13 @@ def parts(pool: Pool, outbox: Outbox, api: SpApi, network: httpx.AsyncClient) ->
 @pytest.fixture
 def looks(parts: Parts) -> Looks:
     return Looks(parts)
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Of its own: where others have put the sandbox's clock forward, orders lie ahead of what is asked for."""
+    async with servers(tmp_path_factory) as running:
+        yield running
 
 
 @pytest.fixture

@@ -102,6 +102,7 @@ async def test_a_used_up_quota_makes_the_job_wait_and_go_on_where_it_was(parts: 
     assert 170 < wait < 180, "one call more fits every 178.6 seconds"
     assert job.eta_seconds is not None
     assert wait + 100 < job.eta_seconds < wait + 2 * 180, "two pages are left, and another wait between them"
+    await asyncio.sleep(0.2)  # waits are told to a tenth of a second
     await parts.pool.execute(ALL_IS_DUE)
     await parts.pool.execute(QUOTA_IS_BACK)
     job = await asked.run_until(JobState.COMPLETED)
@@ -312,6 +313,7 @@ async def test_what_ends_a_backfill_on_the_way_stops_the_worker_before_its_next_
         "backfill.failed",
     ]
     await follow(tenant_id=seller.tenant_id, status="ACTIVE")
+    await asyncio.sleep(1)  # windows end at whole seconds
     async with running(parts):
         await start()
         resumed = await asked.until(lambda job: job.state is JobState.COMPLETED)

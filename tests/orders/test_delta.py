@@ -6,7 +6,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from shared.amazon.gate import Lane
 from shared.amazon.orders import SEARCH_ORDERS, get_order, search_changed_orders
 from shared.events import StoreCause
 from tests.builders import connected
-from tests.conftest import Told
+from tests.conftest import Told, servers
 from tests.orders.backfills import after
 from tests.orders.conftest import Disconnect, Follow, Seller
 from tests.orders.upkeep import DELTA, account, advance, claim, copy, is_due, row, take, truth
@@ -35,8 +34,7 @@ HOUR = 60 * MINUTE
 @pytest.fixture(scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """One of this file alone: its Amazon goes on in time."""
-    folder: Path = tmp_path_factory.mktemp("stack") / "state"
-    async with Stack(folder, services=()) as running:
+    async with servers(tmp_path_factory) as running:
         yield running
 
 

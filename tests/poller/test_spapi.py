@@ -38,7 +38,7 @@ class Shop:
         self.source = partial(spapi.fetch, pool, api)
 
     async def open(self, orders: int) -> "Shop":
-        """All of its orders have changed some minutes ago."""
+        """All of its orders have changed in the last two days."""
         self.seller_id = await self.amazon.seller(orders, days=1, seed=1)
         await self.amazon.authorize(self.api, oauth_vault(self.amazon.stack), self.tenant_id, self.seller_id)
         self.order_ids = [str(order["orderId"]) for order in await self.amazon.orders_of(self.seller_id)]
@@ -48,6 +48,11 @@ class Shop:
     async def write(self, order_id: str, body: str = "Hello") -> str:
         path = f"sellers/{self.seller_id}/orders/{order_id}/messages"
         return str((await self.amazon.control("POST", path, {"body": body}))["messageId"])
+
+    async def change(self, order_id: str) -> None:
+        """Some minutes ago: a message is a change of its order for a stand-in."""
+        await self.amazon.control("POST", f"sellers/{self.seller_id}/orders/{order_id}", {})
+        await self.amazon.control("POST", "clock", {"advanceSeconds": 180})
 
     async def poll(self) -> int:
         """How many messages were new."""
@@ -99,6 +104,7 @@ async def test_a_message_about_a_changed_order_becomes_a_ticket_of_that_order_on
 
     assert await shop.poll() == 0
     second = await shop.write(shop.order_ids[0], "Are you there?")
+    await shop.change(shop.order_ids[0])
     assert await shop.poll() == 1
     assert await shop.stored() == [external_id, second]
     found = await ticket_queries.get_ticket(shop.pool, shop.tenant_id, ticket.id)
