@@ -124,8 +124,10 @@ async def running(work: Awaitable[None]) -> AsyncIterator[asyncio.Task[None]]:
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        for _ in range(PATIENCE_SECONDS):  # as in Service: a cancellation may get lost
+            task.cancel()
+            if (await asyncio.wait([task], timeout=1))[0]:
+                break
         assert task.done(), "The work did not end when it was cancelled."
 
 
