@@ -83,12 +83,7 @@ async def shop(stack: Stack, settings: PollerSettings, pool: Pool, outbox: Outbo
         await amazon.control("DELETE", "faults")
 
 
-async def test_a_message_about_a_changed_order_becomes_a_ticket_of_that_order_once(
-    shop: Shop, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        spapi, "OVERLAP", spapi.FIRST_WINDOW
-    )  # the sandbox changes no order, and may have done so long ago
+async def test_a_message_about_a_changed_order_becomes_a_ticket_of_that_order_once(shop: Shop, told: Told) -> None:
     await shop.open(2)
     external_id = await shop.write(shop.order_ids[0], "Where is it?")
     await shop.poll()
