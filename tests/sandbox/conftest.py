@@ -204,6 +204,7 @@ class Amazon:
         """What became of a report; the clock jumps ahead until something did."""
         while True:
             answer = await self.get(f"{REPORTS}/reports/{report_id}", tokens)
+            assert answer.status_code in {200, 429}, answer.text
             if answer.status_code == 200 and not answer.json()["processingStatus"].startswith("IN_"):
                 told: Answer = answer.json()
                 return told

@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devstack.sandbox.life import Change, Pace
+from devstack.sandbox.life import COURSES, DAY, Change, Pace
 from devstack.sandbox.marketplaces import MARKETPLACES
 from devstack.sandbox.orderbook import FULFILLED_BY, FULFILLMENT_STATUSES, Family
-from devstack.sandbox.seed import DAY, SeededBook
+from devstack.sandbox.seed import SeededBook
 
 ANCHOR = 1_800_000_000.5
 
@@ -223,6 +223,7 @@ def frame(order: Any) -> object:
 def test_a_changed_order_leaves_its_course_and_is_found_where_it_was_changed(indexes: list[int], passed: int) -> None:
     anchor = int(ANCHOR) * 1000
     at = anchor + DAY
+    indexes = [*indexes, *range(130, 150)]  # the young ones too, which would have been sent later
 
     def made(changes: dict[str, list[Change]]) -> SeededBook:
         return SeededBook(
@@ -245,10 +246,28 @@ def test_a_changed_order_leaves_its_course_and_is_found_where_it_was_changed(ind
         order: Any = book.order(index)
         assert (book.traits(index).status, book.time("updated", index)) == ("SHIPPED", at)
         assert order["packages"][0]["trackingNumber"] == "JD1"
+        assert seconds(order["packages"][0]["shipTime"]) * 1000 <= at
         assert book.at(at - 1).order(index) == plain.at(at - 1).order(index)
     walked = list(book.walk("updated", (0, -1)))
     assert walked == sorted((book.time("updated", index), index) for index in range(len(book)))
     assert {(at, index) for index in indexes} <= set(walked)
+
+
+def test_new_orders_take_their_courses_from_when_they_come() -> None:
+    anchor = int(ANCHOR) * 1000
+    book = SeededBook(
+        seller_id="ALIVE",
+        marketplace_ids=["A13V1IB3VIYZZH"],
+        orders=0,
+        days=30,
+        seed=1,
+        cancelled_every=None,
+        anchor=ANCHOR,
+        paces=[Pace(since=anchor + DAY, orders_per_day=100)],
+    ).at(anchor + 9 * DAY)
+    assert len(book) == 800
+    took = {book.time("updated", index) - book.time("created", index) for index in range(len(book))}
+    assert took <= {step.after for course in COURSES for step in course}
 
 
 def test_every_order_comes_to_an_end() -> None:
