@@ -1,6 +1,6 @@
 """The SQL of orders and their items. The tenant is in every WHERE."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -30,14 +30,15 @@ _ORDER = (
     " shipping_address, ship_by, deliver_by, created_at, updated_at, shipped_at, delivered_at,"
     " clock_timestamp() AS now"
 )
-_WRITTEN = (
+WRITTEN = (
     *("id", "tenant_id", "marketplace", "external_order_id", "order_ref", "detail", "marketplace_id", "customer_name"),
     *("customer_email", "order_date", "currency", "total_amount", "order_status", "external_status"),
     *("delivery_status", "carrier", "tracking_code", "shipping_address", "ship_by", "deliver_by", "shipped_at"),
     *("delivered_at", "external_updated_at", "external_detailed_at", "package_status", "known_items"),
 )
-_SET = ", ".join(f"{name} = ${place}" for place, name in enumerate(_WRITTEN, 1) if place > 1)
+_SET = ", ".join(f"{name} = ${place}" for place, name in enumerate(WRITTEN, 1) if place > 1)
 _ITEM = ("external_item_id", "sku", "asin", "title", "quantity", "unit_price", "currency")
+ITEM_WRITTEN = ("order_id", "position", *_ITEM)
 
 _Order = tuple[UUID, NewOrder]
 
@@ -105,7 +106,7 @@ def _may_tell(order: NewOrder, updated_at: datetime, detail: str, detailed_at: d
 async def _insert(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
     if orders:
         records = (_row(tenant_id, order_id, order) for order_id, order in orders)
-        await conn.copy_records_to_table("orders", columns=_WRITTEN, records=records)
+        await conn.copy_records_to_table("orders", columns=WRITTEN, records=records)
         await _insert_items(conn, orders)
 
 
@@ -120,14 +121,18 @@ async def _update(conn: Conn, tenant_id: str, orders: Sequence[_Order]) -> None:
 
 
 async def _insert_items(conn: Conn, orders: Sequence[_Order]) -> None:
-    records = (
-        (order_id, position, *astuple(item)) for order_id, order in orders for position, item in enumerate(order.items)
-    )
-    await conn.copy_records_to_table("order_items", columns=("order_id", "position", *_ITEM), records=records)
+    await conn.copy_records_to_table("order_items", columns=ITEM_WRITTEN, records=_item_rows(orders))
+
+
+def _item_rows(orders: Sequence[_Order]) -> Iterator[tuple[object, ...]]:
+    """As ITEM_WRITTEN has it."""
+    for order_id, order in orders:
+        for position, item in enumerate(order.items):
+            yield order_id, position, *astuple(item)
 
 
 def _row(tenant_id: str, order_id: UUID, order: NewOrder) -> tuple[object, ...]:
-    """As _WRITTEN has it."""
+    """As WRITTEN has it."""
     return (
         order_id,
         tenant_id,

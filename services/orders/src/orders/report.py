@@ -129,7 +129,7 @@ class _Unpacker:
                 yield from self._counted(chunk)
                 return
             self._gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        while True:
+        while chunk:
             try:
                 piece = self._gzip.decompress(chunk, _PIECE_BYTES)
             except zlib.error as error:
@@ -137,13 +137,10 @@ class _Unpacker:
             yield from self._counted(piece)
             if self._gzip.eof:
                 chunk = self._gzip.unused_data  # gzip allows one member behind another
-                if not chunk:
-                    return
-                self._gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                if chunk:
+                    self._gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
             else:
                 chunk = self._gzip.unconsumed_tail
-                if not chunk and len(piece) < _PIECE_BYTES:
-                    return
 
     def finish(self) -> None:
         if self._gzip is not None and not self._gzip.eof:
