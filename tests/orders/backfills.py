@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import httpx
@@ -22,8 +22,6 @@ ALL_IS_DUE = (
     "WITH due AS (UPDATE backfill_windows SET next_attempt_at = clock_timestamp())"
     " UPDATE backfill_jobs SET next_attempt_at = clock_timestamp()"
 )
-REPORTS = "/reports/2021-06-30/reports"
-"""What createReport is asked at."""
 
 
 class Backfill:
@@ -114,7 +112,3 @@ def with_network(api: SpApi, network: httpx.AsyncClient) -> SpApi:
 
 async def forever() -> None:
     await asyncio.Event().wait()
-
-
-def seconds(number: float) -> timedelta:
-    return timedelta(seconds=number)
