@@ -312,6 +312,7 @@ async def test_two_replicas_share_the_accounts_and_ask_once(parts: Parts, amazon
     sellers = [await Seller(amazon, api).with_orders(0, ordersPerDay=0) for _ in range(4)]
     for seller in sellers:
         await account(parts, seller)
+    await is_due(parts)
     replicas = [
         asyncio.create_task(upkeep.run(parts, Duty(Task.DELTA, 600, DELTA.work), asyncio.Lock())) for _ in range(4)
     ]
