@@ -58,9 +58,10 @@ fmt: setup ## Format and fix what can be fixed
 
 lock: setup ## Compile the lock files again after a change of dependencies
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
-	$(LOCK) requirements/dev.in requirements/uv.in devstack/pyproject.toml shared/pyproject.toml \
+	$(LOCK) --extra sigv4 requirements/dev.in requirements/uv.in devstack/pyproject.toml shared/pyproject.toml \
 		$(SERVICES:%=services/%/pyproject.toml) -c requirements/uv.txt -o requirements/dev.txt
 	for s in $(SERVICES); do $(LOCK) services/$$s/pyproject.toml -c requirements/dev.txt -o requirements/$$s.txt || exit 1; done
+	echo botocore | $(LOCK) - -c requirements/dev.txt -o requirements/sigv4.txt
 
 bench: setup ## Measure, beside a limit in the same run (NAME=demo for one); results in bench/results
 	@for file in $(if $(NAME),bench/$(NAME).py,bench/*.py); do $(BIN)/python $$file $(ARGS) || exit 1; done

@@ -74,6 +74,8 @@ class AmazonSettings(Settings, frozen=True, kw_only=True):
     amazon_lwa_url: str = "https://api.amazon.com"
     amazon_spapi_url: str | None = None
     """One address for every region, for a stand-in; None asks Amazon's own regional hosts."""
+    amazon_sigv4: bool = False
+    """Sign calls (shared.amazon.signing), which Amazon has not needed since October 2023."""
 
     @property
     def app_path(self) -> str:

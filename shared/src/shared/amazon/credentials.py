@@ -26,6 +26,9 @@ class AppCredentials(Struct, frozen=True):
     region: str = "eu"
     client_secret_created_at: Annotated[datetime, Meta(tz=True)] | None = None
     """Where the secret does not say, when this version of it came to Vault."""
+    aws_access_key_id: str = ""
+    aws_secret_access_key: str = ""
+    """For signatures only, where something between us and Amazon asks for them."""
 
     def __repr__(self) -> str:
         return f"AppCredentials(client_id={self.client_id!r})"

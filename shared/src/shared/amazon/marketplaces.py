@@ -57,5 +57,7 @@ BY_ID = {marketplace.id: marketplace for marketplace in MARKETPLACES}
 BY_CHANNEL = {f"amazon.{marketplace.domain}": marketplace for marketplace in MARKETPLACES}
 """By the sales channel in small letters."""
 
+AWS_REGIONS = {Region.NA: "us-east-1", Region.EU: "eu-west-1", Region.FE: "us-west-2"}
+"""Where each region's API is, from Amazon's page "SP-API endpoints"."""
 API_HOSTS = {region: f"https://sellingpartnerapi-{region}.amazon.com" for region in Region}
 """The page "SP-API endpoints"."""

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from shared.settings import AmazonSettings
+from shared.settings import AmazonSettings, SettingsError
 from shared.vault import Vault
 
 from .breaker import Breaker
@@ -74,6 +74,7 @@ class SpApi:
         self._app: AppCredentials | None = None
         self._app_until = 0.0
         self._reading_app = asyncio.Lock()
+        self._sign = _signature() if settings.amazon_sigv4 else None
 
     async def app(self, *, fresh: bool = False) -> AppCredentials:
         """Our application's credentials: asked for once a minute, or when Amazon has refused the ones we knew.
@@ -204,6 +205,7 @@ class SpApi:
         headers = {"x-amz-access-token": token, "user-agent": USER_AGENT}
         if request.body is not None:
             headers["content-type"] = "application/json"
+        auth = self._sign(await self.app(), region) if self._sign else None
         breaker = self._breakers[region]
         if self._gate is not None:
             breaker.check()  # before a call is taken; whoever waits for one must not be the probe meanwhile
@@ -216,6 +218,7 @@ class SpApi:
                     params=request.params,
                     content=request.body,
                     headers=headers,
+                    auth=auth,
                 )
             except httpx.HTTPError as error:
                 breaker.failed()
@@ -229,6 +232,17 @@ class SpApi:
         if self._gate is not None:
             await self._gate.heed(bucket, answer)
         return answer
+
+
+def _signature() -> Callable[[AppCredentials, Region], httpx.Auth]:
+    """SettingsError where the extra is not installed."""
+    try:
+        from .signing import Signature  # noqa: PLC0415 - what it needs is an extra
+    except ImportError as error:
+        raise SettingsError(
+            "AMAZON_SIGV4 needs botocore: install requirements/sigv4.txt, or turn it off: Amazon needs no signatures."
+        ) from error
+    return Signature
 
 
 def decode(content: bytes, type_: type[T]) -> T:
