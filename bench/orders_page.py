@@ -32,7 +32,7 @@ from devstack.stack import Stack
 from of_connections.client import drive
 from of_connections.limit import serve
 from orders.domain import Search, StoredOrder
-from orders.order_queries import select_orders
+from orders.search_queries import select_orders
 from shared.cursor import encode_cursor
 from shared.db import open_pool
 from shared.service import run

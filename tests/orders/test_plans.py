@@ -17,7 +17,7 @@ from msgspec import Struct
 from devstack.many_orders import BIG, RARE_MARKETPLACE, SMALL, fill
 from devstack.stack import Stack
 from orders.domain import DeliveryStatus, OrderStatus, Search, SlaStatus, Sort
-from orders.order_queries import PLANNED, depends_on_values, select_orders
+from orders.search_queries import PLANNED, depends_on_values, select_orders
 from shared.db import use_msgspec_for_json
 
 ORDERS = int(os.environ.get("ORDERS", "200000"))

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from orders import order_queries
+from orders import order_queries, search_queries
 from orders.domain import DeliveryStatus, Item, NewOrder, OrderStatus, Search, Upserted
 from shared.db import Pool
 
@@ -56,7 +56,7 @@ async def test_a_new_order_is_stored_as_it_is(pool: Pool) -> None:
         *(True, "407-0000000-0000001"),
         "CONFIRMED",
     )
-    found = await order_queries.get_order(pool, TENANT, upserted.id)
+    found = await search_queries.get_order(pool, TENANT, upserted.id)
     assert found is not None
     stored, items = found
     assert stored.order_ref == "#000001"
@@ -78,7 +78,7 @@ async def test_a_newer_version_updates_the_order_and_replaces_its_items(pool: Po
     )
     [second] = await store(pool, newer)
     assert (second.id, second.is_new, second.order_status) == (first.id, False, "SHIPPED")
-    found = await order_queries.get_order(pool, TENANT, first.id)
+    found = await search_queries.get_order(pool, TENANT, first.id)
     assert found is not None
     assert (found[0].order_status, found[0].total_amount) == ("SHIPPED", Decimal("1.10"))
     assert found[0].updated_at > found[0].created_at
@@ -87,10 +87,10 @@ async def test_a_newer_version_updates_the_order_and_replaces_its_items(pool: Po
 
 async def test_the_same_and_older_versions_change_nothing(pool: Pool) -> None:
     [first] = await store(pool, order())
-    before = await order_queries.get_order(pool, TENANT, first.id)
+    before = await search_queries.get_order(pool, TENANT, first.id)
     for updated_at in (NOW, NOW - MINUTE):
         assert await store(pool, order(customer_name="Other", external_updated_at=updated_at, items=[])) == []
-    after = await order_queries.get_order(pool, TENANT, first.id)
+    after = await search_queries.get_order(pool, TENANT, first.id)
     assert before is not None
     assert after == before
 
@@ -99,7 +99,7 @@ async def test_of_one_order_twice_in_a_page_the_newest_stays(pool: Pool) -> None
     older, newer = order(customer_name="Old"), order(customer_name="New", external_updated_at=NOW + MINUTE)
     for number, page in enumerate(([older, newer], [newer, older])):
         [upserted] = await store(pool, *page, tenant_id=f"tenant-{number}")
-        found = await order_queries.get_order(pool, f"tenant-{number}", upserted.id)
+        found = await search_queries.get_order(pool, f"tenant-{number}", upserted.id)
         assert found is not None
         assert found[0].customer_name == "New"
 
@@ -111,7 +111,7 @@ async def test_nothing_to_store_is_no_error(pool: Pool) -> None:
 async def test_an_order_without_items_or_amounts_is_stored(pool: Pool) -> None:
     bare = order(items=[], total_amount=None, currency=None, shipping_address=None, marketplace_id=None)
     [upserted] = await store(pool, bare)
-    found = await order_queries.get_order(pool, TENANT, upserted.id)
+    found = await search_queries.get_order(pool, TENANT, upserted.id)
     assert found is not None
     assert (found[0].total_amount, found[0].shipping_address, found[1]) == (None, None, [])
 
@@ -135,7 +135,7 @@ async def test_pages_of_orders_with_equal_dates_have_no_gap_and_no_double(pool: 
     await store(pool, order("407-0000000-9999999"), tenant_id="kbz-002")
     seen: list[tuple[datetime, UUID]] = []
     after: tuple[datetime, UUID] | None = None
-    while page := await order_queries.list_orders(pool, TENANT, Search(), limit=33, after=after):
+    while page := await search_queries.list_orders(pool, TENANT, Search(), limit=33, after=after):
         seen += [(each.order_date, each.id) for each in page]
         after = seen[-1]
         assert len(seen) <= 250
@@ -145,10 +145,10 @@ async def test_pages_of_orders_with_equal_dates_have_no_gap_and_no_double(pool: 
 
 async def test_another_tenant_sees_nothing(pool: Pool) -> None:
     [mine] = await store(pool, order())
-    assert await order_queries.list_orders(pool, "kbz-002", Search(), limit=10) == []
+    assert await search_queries.list_orders(pool, "kbz-002", Search(), limit=10) == []
     named = Search(external_order_id="407-0000000-0000001")
-    assert await order_queries.list_orders(pool, "kbz-002", named, limit=10) == []
-    assert await order_queries.get_order(pool, "kbz-002", mine.id) is None
+    assert await search_queries.list_orders(pool, "kbz-002", named, limit=10) == []
+    assert await search_queries.get_order(pool, "kbz-002", mine.id) is None
     assert not await order_queries.is_fresh(pool, "kbz-002", "407-0000000-0000001", MINUTE)
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from devstack.stack import Stack
 from orders.domain import DeliveryStatus, NewOrder, OrderStatus, SlaStatus, Sort
-from orders.order_queries import SLA_STATUS
 from orders.routes import ROUTES, OrderAnswer, OrdersAnswer
+from orders.search_queries import SLA_STATUS
 from orders.settings import OrdersSettings
 from orders.sla import sla_status
 from shared.db import Pool

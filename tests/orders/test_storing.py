@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orders import order_queries
+from orders import order_queries, search_queries
 from orders.domain import Continues, DeliveryStatus, Detail, NewOrder, Upserted, placeholder
 from orders.merging import merge
 from shared.db import Pool
@@ -103,7 +103,7 @@ async def test_a_part_is_stored_once_however_often_the_report_is_read(pool: Pool
 
 async def test_items_are_answered_in_amazons_order(pool: Pool) -> None:
     [stored] = await store(pool, row(1, skus="ca"))
-    found = await order_queries.get_order(pool, TENANT, stored.id)
+    found = await search_queries.get_order(pool, TENANT, stored.id)
     assert found is not None
     assert (found[0].detail, found[1]) == ("REPORT", [item("c", quantity=2), item("a", quantity=2)])
 

@@ -22,7 +22,7 @@ from shared.errors import PermanentError
 from shared.outbox import Outbox
 from shared.web import json_response
 
-from . import backfill, order_queries, upkeep_queries, watching
+from . import backfill, search_queries, upkeep_queries, watching
 from .details import Looks
 from .domain import (
     DeliveryStatus,
@@ -113,7 +113,7 @@ async def list_orders(
     tenant_id = await tenant_of(
         request
     )  # not as a dependency: for two of them Litestar starts tasks, at twice the time
-    orders = await order_queries.list_orders(pool, tenant_id, search, limit=limit + 1, after=after)
+    orders = await search_queries.list_orders(pool, tenant_id, search, limit=limit + 1, after=after)
     page, more = orders[:limit], None
     if len(orders) > limit:
         more = encode_cursor(getattr(page[-1], sort.column), page[-1].id, asked=search)
@@ -134,7 +134,7 @@ async def get_order(
 ) -> Response[bytes]:
     """What is there; details that are lacking are asked for, and come with order.stored."""
     tenant_id = await tenant_of(request)
-    found = await order_queries.get_order(pool, tenant_id, order_id)
+    found = await search_queries.get_order(pool, tenant_id, order_id)
     if found is None:
         raise OrderNotFoundError("There is no such order.")
     order, items = found
