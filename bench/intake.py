@@ -32,7 +32,7 @@ from devstack.provisioning import mailbox_account
 from devstack.sandbox.mails import SERVER, generate
 from devstack.stack import Stack
 from mail import USUAL, default, ours, seconds
-from poller import queries
+from poller import mail_queries
 from poller.domain import Fetched, MailboxLease
 from poller.intake import Intake, take_batch
 from poller.mailbox import AT_ONCE
@@ -97,7 +97,7 @@ async def speeds(pool: Pool, outbox: Outbox) -> dict[str, float]:
             address(tenant),
             f"t-{tenant}",
         )
-    lease = await queries.claim_mailbox(pool, "throughput", timedelta(hours=1))
+    lease = await mail_queries.claim_mailbox(pool, "throughput", timedelta(hours=1))
     assert lease is not None  # noqa: S101 - nobody else is there
     taking = Taking(Intake(pool, outbox, SERVER), lease)
     rounds: dict[str, list[float]] = {"take_batch": [], "read_mail": [], "policy.default": []}

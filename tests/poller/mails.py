@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from poller import queries
+from poller import mail_queries
 from poller.domain import Fetched, MailboxLease
 from shared.db import Pool
 from shared.events import InboundAddress
@@ -37,6 +37,6 @@ def address(email: str = ADDRESS, status: str = "ACTIVE") -> InboundAddress:
 
 
 async def lease(pool: Pool, name: str = "main") -> MailboxLease:
-    held = await queries.claim_mailbox(pool, name, MINUTE)
+    held = await mail_queries.claim_mailbox(pool, name, MINUTE)
     assert held is not None
     return held

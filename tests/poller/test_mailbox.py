@@ -13,7 +13,7 @@ import trustme
 from devstack import dovecot
 from devstack.sandbox import imap as sandbox
 from devstack.stack import Stack
-from poller import imap, mailbox, queries
+from poller import imap, mail_queries, mailbox
 from poller.intake import Intake
 from shared.db import Pool
 from shared.outbox import Outbox
@@ -486,7 +486,7 @@ def test_an_account_does_not_print_its_password() -> None:
 
 
 async def test_the_row_of_a_mailbox_is_made_by_its_first_lease(pool: Pool) -> None:
-    lease = await queries.claim_mailbox(pool, "inbound", mailbox.LEASE)
+    lease = await mail_queries.claim_mailbox(pool, "inbound", mailbox.LEASE)
     assert lease is not None
     assert (lease.uid_validity, lease.last_uid) == (None, 0)
 

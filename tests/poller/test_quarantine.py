@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from devstack.stack import Stack
-from poller import mock, queries, silence
+from poller import mail_queries, mock, silence
 from poller.domain import Fetched
 from poller.intake import Intake, take_batch
 from poller.routes import ROUTES
@@ -46,7 +46,7 @@ async def hold(intake: Intake, *mails: bytes | Fetched) -> None:
     held = await lease(intake.pool)
     given = [each if isinstance(each, Fetched) else fetched(uid, each) for uid, each in enumerate(mails, 1)]
     await take_batch(intake, held, 7, given)
-    await queries.release_mailbox(intake.pool, held)
+    await mail_queries.release_mailbox(intake.pool, held)
 
 
 async def listed(http: httpx.AsyncClient, **parameters: Any) -> list[dict[str, Any]]:
@@ -241,7 +241,7 @@ async def test_the_metrics_say_what_is_not_heard(intake: Intake, pool: Pool) -> 
     assert REGISTRY.get_sample_value("tickets_overdue") == 1
     assert REGISTRY.get_sample_value("mails_held") == 2
     held = await lease(pool)
-    await queries.renew_mailbox(pool, held, MINUTE)
+    await mail_queries.renew_mailbox(pool, held, MINUTE)
     await pool.execute("UPDATE mailboxes SET last_read_at = last_read_at - interval '1 hour'")
     await silence.measure(pool, polls=False)
     since = REGISTRY.get_sample_value("mailbox_seconds_since_read", {"mailbox": "main"})

@@ -15,7 +15,7 @@ from shared.events import MessageSource, TenantAddressVerified
 from shared.outbox import Outbox
 from shared.telemetry import log
 
-from . import mime, queries, tickets
+from . import mail_queries, mime, queries, tickets
 from .domain import (
     Address,
     Fetched,
@@ -150,7 +150,7 @@ def _message(address: Address, mail: Mail, received_at: datetime) -> IncomingMes
 
 async def _move_on(conn: Conn, lease: MailboxLease, uid_validity: int, uid: int) -> None:
     """The mailbox's row first: who has lost the lease must not store mail either."""
-    if not await queries.advance_mailbox(conn, lease, uid_validity, uid):
+    if not await mail_queries.advance_mailbox(conn, lease, uid_validity, uid):
         raise MailboxLostError("The mailbox is in somebody else's hands now.")
 
 
@@ -160,7 +160,7 @@ async def _quarantine(
     """Keep it with the headers that show where it comes from; its subject and text are for nobody's eyes."""
     found = mime.read(_kept(mail)[: mime.MAX_HEADER_BYTES]).headers
     headers = {name: found[name.lower()] for name in SHOWN_HEADERS if name.lower() in found}
-    if await queries.insert_quarantined(conn, _digest(mail), mailbox, reason, tenant_id, headers, mail):
+    if await mail_queries.insert_quarantined(conn, _digest(mail), mailbox, reason, tenant_id, headers, mail):
         MAILS.labels(reason.value).inc()
         log.warning("mail_quarantined", mailbox=mailbox, uid=mail.uid, reason=reason.value)
 

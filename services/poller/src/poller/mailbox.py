@@ -15,7 +15,7 @@ from shared.errors import PermanentError, RetryLaterError
 from shared.telemetry import log
 from shared.vault import Vault
 
-from . import imap, queries
+from . import imap, mail_queries
 from .domain import Fetched, MailboxLease, MailboxLostError
 from .imap import Account, Listed, MailboxError, Session
 from .intake import MAX_MAIL_BYTES, Intake, take_batch
@@ -50,7 +50,7 @@ async def read(intake: Intake, vault: Vault, name: str, context: ssl.SSLContext 
     """
     context = context or ssl.create_default_context()
     while True:
-        lease = await queries.claim_mailbox(intake.pool, name, LEASE)
+        lease = await mail_queries.claim_mailbox(intake.pool, name, LEASE)
         if lease is not None:
             try:
                 await _hold(intake, vault, lease, context)
@@ -76,7 +76,7 @@ async def _hold(intake: Intake, vault: Vault, lease: MailboxLease, context: ssl.
             for task in left:
                 task.cancel()
             _, left = await asyncio.wait(left, timeout=1)
-        await queries.release_mailbox(intake.pool, lease)
+        await mail_queries.release_mailbox(intake.pool, lease)
 
 
 async def _renew(intake: Intake, lease: MailboxLease, place: _Place) -> None:
@@ -86,7 +86,7 @@ async def _renew(intake: Intake, lease: MailboxLease, place: _Place) -> None:
 
 
 async def _note(intake: Intake, lease: MailboxLease, error: str | None) -> None:
-    if not await queries.renew_mailbox(intake.pool, lease, LEASE, error):
+    if not await mail_queries.renew_mailbox(intake.pool, lease, LEASE, error):
         raise MailboxLostError("The mailbox is in somebody else's hands now.")
 
 

@@ -12,7 +12,7 @@ from shared.events import AMAZON
 from shared.outbox import Outbox
 from shared.telemetry import log
 
-from . import intake, queries
+from . import intake, mail_queries, queries
 from .domain import (
     Address,
     HeldMail,
@@ -46,7 +46,7 @@ async def list_page(
 ) -> QuarantineAnswer:
     """The latest first."""
     before = decode_cursor(cursor) if cursor else None
-    mails = await queries.list_quarantined(
+    mails = await mail_queries.list_quarantined(
         pool, limit=limit + 1, before=before, state=state, mailbox=mailbox, tenant_id=tenant_id
     )
     page = mails[:limit]
@@ -56,7 +56,7 @@ async def list_page(
 
 async def show(pool: Pool, quarantined_id: UUID) -> Quarantined:
     """Where a mail comes from and what became of it, never what it says."""
-    mail = await queries.get_quarantined(pool, quarantined_id)
+    mail = await mail_queries.get_quarantined(pool, quarantined_id)
     if mail is None:
         raise QuarantinedNotFoundError(NO_SUCH_MAIL)
     return mail
@@ -74,7 +74,7 @@ async def release(pool: Pool, outbox: Outbox, quarantined_id: UUID, tenant_id: s
             mail = read_mail(held.raw, "")
             address = await _address(conn, mail.recipients, tenant_id)
             await intake.accept(conn, outbox, [(address, mail, held.received_at)])
-            decided = await queries.decide_quarantined(
+            decided = await mail_queries.decide_quarantined(
                 conn, quarantined_id, QuarantineState.RELEASED, address.tenant_id, by
             )
     except intake.OF_A_MAIL as error:
@@ -87,13 +87,13 @@ async def drop(pool: Pool, quarantined_id: UUID, by: str) -> Quarantined:
     """Delete the mail; its headers stay, to tell why nothing came of it."""
     async with pool.acquire() as conn, conn.transaction():
         await _held(conn, quarantined_id)
-        decided = await queries.decide_quarantined(conn, quarantined_id, QuarantineState.DROPPED, None, by)
+        decided = await mail_queries.decide_quarantined(conn, quarantined_id, QuarantineState.DROPPED, None, by)
     log.info("quarantined_mail_dropped", id=str(quarantined_id), by=by)
     return decided
 
 
 async def _held(conn: Conn, quarantined_id: UUID) -> HeldMail:
-    held = await queries.lock_quarantined(conn, quarantined_id)
+    held = await mail_queries.lock_quarantined(conn, quarantined_id)
     if held is None:
         raise QuarantinedNotFoundError(NO_SUCH_MAIL)
     if held.state != QuarantineState.HELD:

@@ -17,7 +17,7 @@ from shared.db import Pool
 from shared.events import MessageSource, TenantId
 from shared.outbox import Outbox
 
-from . import polling, quarantine, queries, ticket_queries
+from . import mail_queries, polling, quarantine, queries, ticket_queries
 from .domain import (
     AttachmentNotFoundError,
     ForbiddenError,
@@ -161,7 +161,7 @@ async def status_of(pool: Pool, tenant_id: str, *, for_admin: bool) -> StatusAns
         last_message_at=at,
         last_message_source=source,
         silent_hours=round(max(0.0, (datetime.now(UTC) - at) / _HOUR), 1) if at else None,
-        mailboxes=await queries.list_mailboxes(pool) if for_admin else None,
+        mailboxes=await mail_queries.list_mailboxes(pool) if for_admin else None,
     )
 
 

@@ -9,7 +9,7 @@ from prometheus_client import Gauge
 
 from shared.db import Pool
 
-from . import queries
+from . import mail_queries, queries
 
 MAILBOX_AGE = Gauge(
     "mailbox_seconds_since_read", "Since each mailbox was read to its end; +Inf when never", ["mailbox"]
@@ -31,9 +31,9 @@ async def measure(pool: Pool, *, polls: bool) -> None:
     if polls:
         NOT_POLLED.set(await queries.count_not_polled(pool))
     now = datetime.now(UTC)
-    for mailbox in await queries.list_mailboxes(pool):
+    for mailbox in await mail_queries.list_mailboxes(pool):
         age = (now - mailbox.last_read_at).total_seconds() if mailbox.last_read_at else float("inf")
         MAILBOX_AGE.labels(mailbox.name).set(age)
-    overdue, held = await queries.count_waiting(pool)
+    overdue, held = await mail_queries.count_waiting(pool)
     OVERDUE.set(overdue)
     HELD.set(held)
