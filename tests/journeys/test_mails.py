@@ -4,24 +4,27 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from devstack.outside import Outside, eventually
+from devstack.outside import SELLER, Outside, eventually
 from devstack.sandbox.mails import Generated, generate
 from devstack.stack import Stack
 from tests.builders import internal, new_id, operator_vault
 
-TENANT, OTHER = "kbz-001", "kbz-002"
+TENANT, OTHER, THIRD = "kbz-001", "kbz-002", "kbz-003"
 ORDER = "407-8949262-6149120"
 
 
-async def begin(outside: Outside, tenant: str) -> str:
+async def begin(outside: Outside, tenant: str, seller: str = SELLER) -> str:
     """The tenant is connected, and has an address that no mail has come to yet."""
     await outside.publish("tenant.created", {"tenantId": tenant})
-    page = await eventually("a connected account", lambda: outside.connect(tenant), lambda page: page.is_success)
+    page = await eventually(
+        "a connected account", lambda: outside.connect(tenant, seller), lambda page: page.is_success
+    )
     assert "is connected" in page.text
     address = await eventually("the address", lambda: outside.inbound_address(tenant))
     assert address["status"] == "PENDING"
@@ -97,6 +100,37 @@ async def test_the_sellers_reply_answers_and_the_buyer_opens_the_ticket_again(ou
         mails = written(email, 21, count, ["buyer", "copy", "follow-up"])
         assert [message["body"] for message in shown["messages"]] == [mail.expected.text for mail in mails]
         await _next_second()
+
+
+async def test_an_order_that_only_the_text_of_a_mail_names_is_fetched(running: Stack, outside: Outside) -> None:
+    seller = f"{running.endpoints.amazon.url}/sandbox/sellers/ATEXT"
+    (await outside.http.put(seller, json={"orders": 4, "days": 400})).raise_for_status()
+    oldest = (await outside.http.get(f"{seller}/orders")).json()["orders"][0]
+    email = await begin(outside, THIRD, "ATEXT")
+    mail = f"""\
+Authentication-Results: mx.inbound.test 1; spf=pass smtp.mailfrom=bounces.amazon.fr
+Date: {datetime.now(UTC):%a, %d %b %Y %H:%M:%S} +0000
+From: Camille <dv9z1ciloodacb@marketplace.amazon.fr>
+To: <{email}>
+Delivered-To: {email}
+Message-ID: <text@bounces.amazon.fr>
+Subject: Demande
+Content-Type: text/plain; charset=utf-8
+
+Bonjour, ma commande n\u00b0{oldest["orderId"]}, est-elle partie ?
+"""
+    control = f"{running.endpoints.amazon.url}/sandbox/mails/raw"
+    (await outside.http.post(control, content=mail.encode())).raise_for_status()
+    [ticket] = await eventually("the ticket", lambda: outside.tickets(THIRD, channel="email"))
+    assert ticket["externalOrderId"] == oldest["orderId"]
+
+    async def named() -> list[dict[str, Any]]:
+        path = f"/api/v1/orders?externalOrderId={oldest['orderId']}"
+        return list((await outside.ask("orders", "GET", path, tenant=THIRD)).json()["orders"])
+
+    [order] = await eventually("the order", named, lambda found: bool(found) and found[0]["detail"] == "FULL")
+    assert datetime.fromisoformat(order["orderDate"]) == datetime.fromisoformat(oldest["createdTime"])
+    assert datetime.now(UTC) - datetime.fromisoformat(order["orderDate"]) > timedelta(days=300), "no backfill reads it"
 
 
 async def test_an_account_that_is_missing_or_refused_is_said_and_cured_without_a_restart(
