@@ -54,17 +54,23 @@ async def test_a_complete_backfill_is_found_complete(parts: Parts, seller: Selle
 
 
 async def test_orders_that_were_missing_are_stored_and_counted(
-    parts: Parts, seller: Seller, capsys: pytest.CaptureFixture[str]
+    parts: Parts, seller: Seller, told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = await completed(parts, seller)
     lost = await parts.pool.fetch(
-        "DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY order_date LIMIT 3) RETURNING order_date"
+        "DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY order_date LIMIT 3)"
+        " RETURNING external_order_id, order_date"
     )
     counted = audit.MISSING._value.get()
     job = await audited(parts, asked)
     assert (job.days_checked, job.missing, job.unlisted) == (90, 3, 0)
     assert audit.MISSING._value.get() - counted == 3
     assert await asked.is_complete()
+    assert {
+        (body["externalOrderId"], body["isNew"], body["cause"])
+        for subject, body in await told(parts.pool)
+        if subject == "order.stored"
+    } == {(each["external_order_id"], True, "AUDIT") for each in lost}
     said = capsys.readouterr().out
     for each in lost:
         assert f"day={each['order_date'].date()}" in said

@@ -214,6 +214,7 @@ class StoreCause(StrEnum):
     MESSAGE = "MESSAGE"
     DELTA = "DELTA"
     REQUEST = "REQUEST"
+    AUDIT = "AUDIT"
 
 
 class OrderStored(TenantEvent, frozen=True, kw_only=True, rename="camel"):

@@ -1,5 +1,5 @@
 """Whether a completed backfill has found everything: Amazon's reports again, over all of its days, stored like any
-other. What is new in them was missing.
+other. What is new in them was missing, and is told by order.stored.
 """
 
 from collections import Counter as Counts
@@ -12,9 +12,10 @@ from shared.amazon import reports
 from shared.amazon.errors import CREDENTIALS_REFUSED
 from shared.amazon.reports import ReportType
 from shared.errors import PermanentError
+from shared.events import StoreCause
 from shared.telemetry import log
 
-from . import audit_queries, job_queries, order_queries, planning, queries, report, upkeep_queries
+from . import audit_queries, job_queries, live, planning, queries, report, upkeep_queries
 from .domain import Audit, LeaseLostError, Task, Turn
 from .mapping import tell_unknown_statuses
 from .planning import Span, Stage, Trouble, Window, WindowKind
@@ -123,7 +124,7 @@ async def _compare(parts: Parts, turn: Turn, job_id: UUID, window: Window) -> ti
             listed.update(order.external_order_id for order in orders)
             async with parts.pool.acquire() as conn, conn.transaction():
                 await upkeep_queries.hold(conn, turn, LEASE)
-                stored = await order_queries.upsert_orders(conn, turn.tenant_id, orders)
+                stored = await live.store(conn, parts.outbox, turn.tenant_id, orders, StoreCause.AUDIT)
                 new = {each.external_order_id for each in stored if each.is_new}
                 missing = [
                     order

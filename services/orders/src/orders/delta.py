@@ -54,7 +54,7 @@ async def _round(parts: Parts, turn: Turn, interval_seconds: int) -> None:
         tell_unknown_statuses(turn.tenant_id, orders)
         async with parts.pool.acquire() as conn, conn.transaction():
             await upkeep_queries.hold(conn, turn, LEASE)
-            changed += await live.store(conn, parts.outbox, turn.tenant_id, orders, StoreCause.DELTA)
+            changed += len(await live.store(conn, parts.outbox, turn.tenant_id, orders, StoreCause.DELTA))
             pages += 1
             if page.next_token is None:
                 await upkeep_queries.move_cursor(conn, turn, read_to or page.last_updated_before or turn.cursor_at)

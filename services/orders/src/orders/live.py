@@ -9,13 +9,15 @@ from shared.events import AMAZON, OrderStored, StoreCause
 from shared.outbox import Outbox
 
 from . import order_queries
-from .domain import NewOrder
+from .domain import NewOrder, Upserted
 
 STORED = Counter("orders_changed_total", "Orders stored or changed outside of backfills", ["cause"])
 
 
-async def store(conn: Conn, outbox: Outbox, tenant_id: str, orders: Sequence[NewOrder], cause: StoreCause) -> int:
-    """Store them in the caller's transaction, and tell of those that changed; how many these are."""
+async def store(
+    conn: Conn, outbox: Outbox, tenant_id: str, orders: Sequence[NewOrder], cause: StoreCause
+) -> list[Upserted]:
+    """Store them in the caller's transaction, and tell of those that changed, which are returned."""
     changed = await order_queries.upsert_orders(conn, tenant_id, orders)
     STORED.labels(cause).inc(len(changed))
     if changed:
@@ -34,4 +36,4 @@ async def store(conn: Conn, outbox: Outbox, tenant_id: str, orders: Sequence[New
                 for each in changed
             ),
         )
-    return len(changed)
+    return changed
