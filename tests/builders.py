@@ -24,7 +24,14 @@ from devstack.stack import Stack
 from shared.amazon.credentials import TenantCredentials, read_app, store_tenant
 from shared.amazon.spapi import SpApi
 from shared.auth import Keys
-from shared.events import ConnectionConnected, ConnectionDisconnected, DisconnectReason, TenantSynced
+from shared.events import (
+    ConnectionConnected,
+    ConnectionDisconnected,
+    DisconnectReason,
+    MessageReceived,
+    MessageSource,
+    TenantSynced,
+)
 from shared.requests import Operation, Requests
 from shared.settings import AmazonSettings, Settings, load
 from shared.vault import Vault
@@ -70,6 +77,19 @@ lives = st.lists(st.booleans(), min_size=1, max_size=5).flatmap(lambda life: st.
 """What is told of an account: at which minute, and whether it was connected (or disconnected) then. Everything is told
 twice, in any order.
 """
+
+
+def received(tenant_id: str, external_order_id: str | None) -> MessageReceived:
+    return MessageReceived(
+        tenant_id=tenant_id,
+        marketplace="AMAZON",
+        message_id=uuid4(),
+        external_id="mock-001",
+        ticket_id=uuid4(),
+        external_order_id=external_order_id,
+        source=MessageSource.MOCK,
+        received_at=datetime.now(UTC),
+    )
 
 
 def synced(**changes: object) -> TenantSynced:

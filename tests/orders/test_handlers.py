@@ -4,7 +4,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import hypothesis
 import pytest
@@ -17,9 +16,8 @@ from shared.amazon.errors import AmazonNotFoundError, AuthorizationRevokedError,
 from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.errors import PermanentError, RetryLaterError
-from shared.events import MessageReceived, MessageSource
 from shared.outbox import Outbox
-from tests.builders import connected, lives, new_id
+from tests.builders import connected, lives, new_id, received
 from tests.conftest import Told
 from tests.orders.conftest import Disconnect, Follow, Seller, connect
 
@@ -343,19 +341,6 @@ async def test_in_whatever_order_it_is_told_the_latest_that_was_heard_is_true(
         latest = max(latest, (minute, is_connected))
         usable = await queries.get_connection(pool, tenant_id) is not None
         assert (usable, await unfinished(pool, tenant_id)) == (latest[1], latest[1])
-
-
-def received(tenant_id: str, external_order_id: str | None) -> MessageReceived:
-    return MessageReceived(
-        tenant_id=tenant_id,
-        marketplace="AMAZON",
-        message_id=uuid4(),
-        external_id="mock-001",
-        ticket_id=uuid4(),
-        external_order_id=external_order_id,
-        source=MessageSource.MOCK,
-        received_at=NOW,
-    )
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from .windows import LEASE, UNREADABLE, Parts
 AT_ONCE = 2
 """Accounts in one process: there is no hurry."""
 INTERVAL_SECONDS = 60
+REST_SECONDS = 3600
+"""Until the next look where there is nothing to audit: the end of a backfill wakes the task."""
 TROUBLES_AT_MOST = 3
 """After so many a window is left unchecked."""
 LOOK_WAIT_SECONDS = 1.0
@@ -42,7 +44,7 @@ async def work(parts: Parts, turn: Turn) -> None:
         due_in = await _step(parts, turn, audit)
     async with parts.pool.acquire() as conn, conn.transaction():
         await upkeep_queries.hold(conn, turn, LEASE)
-        await upkeep_queries.finish(conn, turn, INTERVAL_SECONDS, due_in)
+        await upkeep_queries.finish(conn, turn, REST_SECONDS, due_in)
 
 
 DUTY = Duty(Task.AUDIT, INTERVAL_SECONDS, work)
@@ -147,6 +149,7 @@ async def _compare(parts: Parts, turn: Turn, job_id: UUID, window: Window) -> ti
         await upkeep_queries.hold(conn, turn, LEASE)
         await audit_queries.count_checked(conn, job_id, round(window.span.length / timedelta(days=1)), unlisted)
         await job_queries.finish_window(conn, window.id)
+        await upkeep_queries.wake(conn, turn.tenant_id, Task.DETAILS)
     return timedelta()
 
 

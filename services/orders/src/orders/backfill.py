@@ -18,12 +18,13 @@ from shared.events import (
 )
 from shared.outbox import Outbox
 
-from . import job_queries, queries
+from . import job_queries, queries, upkeep_queries
 from .domain import (
     BackfillCancelledError,
     BackfillNotFoundError,
     Job,
     JobState,
+    Task,
     TenantArchivedError,
     TenantNotConnectedError,
 )
@@ -86,6 +87,7 @@ async def fail(conn: Conn, outbox: Outbox, tenant_id: str, job_id: UUID, error: 
 async def complete(conn: Conn, outbox: Outbox, tenant_id: str, job_id: UUID) -> Job:
     """All windows of a job that the caller holds are done."""
     await job_queries.finish_job(conn, job_id, JobState.COMPLETED)
+    await upkeep_queries.wake(conn, tenant_id, Task.AUDIT)
     job = await get(conn, tenant_id, job_id)
     await outbox.add(conn, BackfillCompleted(**_told(job)))
     ENDED.labels(JobState.COMPLETED).inc()

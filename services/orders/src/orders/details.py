@@ -23,6 +23,8 @@ from .windows import LEASE, Parts
 AT_ONCE = 8
 """Accounts in one process."""
 INTERVAL_SECONDS = 60
+REST_SECONDS = 3600
+"""Until the next look where nothing is lacking: what comes meanwhile wakes the task."""
 STEPS_A_TURN = 30
 CALLS_KEPT = 5
 """Of searchOrders' burst, for deltas and the next backfill."""
@@ -41,7 +43,7 @@ async def work(parts: Parts, turn: Turn) -> None:
     for _ in range(STEPS_A_TURN):
         lacking = await _lacking(parts, turn.tenant_id)
         if not lacking:
-            await upkeep_queries.finish(parts.pool, turn, INTERVAL_SECONDS)
+            await upkeep_queries.finish(parts.pool, turn, REST_SECONDS)
             return
         if paging and len(lacking) >= WORTH_A_PAGE:
             left = await parts.api.left(turn.tenant_id, SEARCH_ORDERS)
@@ -49,7 +51,7 @@ async def work(parts: Parts, turn: Turn) -> None:
             paging = left.calls > CALLS_KEPT and await _page(parts, turn, lacking)
         else:
             await _one(parts, turn, lacking[0])
-    await upkeep_queries.finish(parts.pool, turn, INTERVAL_SECONDS, timedelta())
+    await upkeep_queries.finish(parts.pool, turn, REST_SECONDS, timedelta())
 
 
 DUTY = Duty(Task.DETAILS, INTERVAL_SECONDS, work)

@@ -19,7 +19,7 @@ from shared.events import (
 from shared.outbox import Outbox
 
 from . import backfill, live, order_queries, queries, upkeep_queries
-from .domain import AccountDisconnectedError, Detail, TenantArchivedError, TenantNotConnectedError, placeholder
+from .domain import AccountDisconnectedError, Detail, Task, TenantArchivedError, TenantNotConnectedError, placeholder
 from .mapping import from_amazon, tell_unknown_statuses
 from .settings import OrdersSettings
 
@@ -87,6 +87,7 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
     except RetryLaterError:
         named = placeholder(order_id, event.received_at)
         async with pool.acquire() as conn, conn.transaction():
+            await upkeep_queries.wake(conn, event.tenant_id, Task.DETAILS)  # before the orders, as its turns do
             await live.store(conn, outbox, event.tenant_id, [named], StoreCause.MESSAGE)
         raise
     tell_unknown_statuses(event.tenant_id, [order])

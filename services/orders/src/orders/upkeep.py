@@ -32,7 +32,9 @@ Work = Callable[[Parts, Turn], Coroutine[Any, Any, None]]
 
 
 class Duty(Struct, frozen=True):
-    """A task, how often it is due, and how it is done: work() gives the turn back by upkeep_queries.finish()."""
+    """A task, the least time between two tries, and how it is done: work() gives the turn back by
+    upkeep_queries.finish().
+    """
 
     task: Task
     interval_seconds: int

@@ -37,7 +37,7 @@ async def upsert_upkeep(conn: Conn, tenant_id: str, seller_id: str, delta_interv
         tenant_id,
         AMAZON,
         seller_id,
-        list(Task),
+        sorted(Task),  # the order in which an audit locks them, too
         delta_interval_seconds,
     )
 
@@ -96,19 +96,34 @@ async def move_cursor(conn: Conn, turn: Turn, cursor_at: datetime) -> None:
     )
 
 
+async def wake(conn: Conn, tenant_id: str, task: Task) -> None:
+    """There is something to do: the task is due now, or once more where it is in hand. What failed keeps its pause."""
+    await conn.execute(
+        "UPDATE upkeep SET next_due = clock_timestamp()"
+        " WHERE (tenant_id, marketplace, task) = ($1, $2, $3) AND failures = 0",
+        tenant_id,
+        AMAZON,
+        task,
+    )
+
+
 async def finish(conn: Conn | Pool, turn: Turn, interval_seconds: int, due_in: timedelta | None = None) -> None:
-    """Give a turn back that is held: the next is in the next slot to come, or after the time that is said."""
+    """Give a turn back that is held: the next is after the time that is said, at once where the task was woken
+    meanwhile, or in the next slot to come.
+    """
     await conn.execute(
         f"""
         UPDATE upkeep u
            SET leased_until = NULL, failures = 0, rejected_at = NULL, last_success_at = clock_timestamp(),
                error_code = NULL, last_error = NULL,
-               next_due = coalesce(clock_timestamp() + $6::interval, next_slot(tenant_id, $5, clock_timestamp()))
+               next_due = coalesce(clock_timestamp() + $6::interval, CASE WHEN next_due > $7 THEN next_due END,
+                                   next_slot(tenant_id, $5, clock_timestamp()))
          WHERE {_HELD}
         """,  # noqa: S608 - a constant
         *turn.key,
         interval_seconds,
         due_in,
+        turn.now,
     )
 
 
