@@ -1,5 +1,5 @@
 """A message's order, from message.received published to the order's row committed: two replicas of orders as they run,
-each order being fetched from Amazon's sandbox through the shared gate. Beside them, in the same rounds, two processes of
+which fetch each order from Amazon's sandbox through the shared gate. Beside them, in the same rounds, two processes of
 a bare consumer that makes the same call, writes one row and acknowledges, and then the same without the call. What the
 machine carries is said by rates below the goal's, and what limits it by the CPU time of each process and by the time of
 one message alone. Times of commit are PostgreSQL's own.
@@ -408,9 +408,9 @@ def missed(runs: Runs) -> Iterator[str]:
     ours, limit = runs[OURS, GOAL_RATE], runs[BARE, GOAL_RATE]
     if ours.p99 > GOAL:
         yield (
-            f"p99 of {ours.p99:,.0f} ms at {GOAL_RATE}/s, beside {limit.p99:,.0f} ms of the bare consumer: when the last"
-            f" of {MOST:,} messages was published, {ours.behind:,.0f} were waiting (bare {limit.behind:,.0f}), as all of"
-            f" it on one machine carries {ours.carried:.0f} orders/s (bare {limit.carried:.0f})"
+            f"p99 of {ours.p99:,.0f} ms at {GOAL_RATE}/s, beside {limit.p99:,.0f} ms of the bare consumer: of {MOST:,}"
+            f" messages {ours.behind:,.0f} were waiting when the last one was published (bare {limit.behind:,.0f}), as"
+            f" the machine with all of it carries {ours.carried:.0f} orders/s (bare {limit.carried:.0f})"
         )
 
 
