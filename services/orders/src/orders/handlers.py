@@ -91,6 +91,7 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
         raise
     tell_unknown_statuses(event.tenant_id, [order])
     async with pool.acquire() as conn, conn.transaction():
-        if await inbox.claim(conn, "fetch_missing_order", event_id):
-            await live.store(conn, outbox, event.tenant_id, [order], StoreCause.MESSAGE)
+        if await inbox.claim(conn, "fetch_missing_order", event_id) and not await live.store(
+            conn, outbox, event.tenant_id, [order], StoreCause.MESSAGE
+        ):
             await order_queries.note_fetched(conn, event.tenant_id, order_id)
