@@ -191,6 +191,7 @@ class SpApi:
     async def _tenant(
         self, tenant_id: str, connected_at: datetime | None = None, *, fresh: bool = False
     ) -> TenantCredentials:
+        """As get() has it. What is a minute old is forgotten, whoever asks."""
         now = time.monotonic()
         for each in list(takewhile(lambda each: self._tenants[each].until <= now, self._tenants)):
             del self._tenants[each]
