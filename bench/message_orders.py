@@ -61,7 +61,9 @@ GOAL = 10.0
 SECONDS = 2
 ROUNDS = 5
 SELLERS = 100
-"""So many that no seller's burst is used up in a run."""
+"""So many that no seller's burst is used up in a run, and so few that credentials and access tokens are known to each
+replica: what a seller's first message of a minute costs beyond that is a read of Vault.
+"""
 MOST = GOAL_RATE * SECONDS
 WARM = 800
 """Messages: each replica asks for each seller's access token meanwhile."""
