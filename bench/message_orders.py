@@ -71,14 +71,14 @@ ALONE = 200
 REPLICAS = 2
 OURS, BARE, WITHOUT_CALL = WAYS = ("orders", "bare", "bare without the call")
 SUBJECTS = {OURS: MessageReceived.SUBJECT, BARE: "bench.call", WITHOUT_CALL: "bench.row"}
-TABLES = {OURS: "orders.orders", BARE: "orders.bare", WITHOUT_CALL: "orders.bare"}
+ROWS = {OURS: "orders.orders WHERE detail = 'FULL'", BARE: "orders.bare", WITHOUT_CALL: "orders.bare"}
 CONSUMER = consumer_of("orders", "fetch_missing_order")
 RESULT = Path(__file__).parent / "results" / "message_orders.json"
 
-STORED = "SELECT count(*) FROM {table}"
+STORED = "SELECT count(*) FROM {rows}"
 COMMITTED = """
 SELECT tenant_id || ' ' || external_order_id AS name,
-       extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM {table}
+       extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM {rows}
 """
 
 Json = dict[str, Any]
@@ -256,7 +256,7 @@ class Bench:
         messages = self.messages(number)
         cpu = self.cpu_seconds()
         published = await self.publish(SUBJECTS[way], messages, rate)
-        done = await self.committed(TABLES[way], number)
+        done = await self.committed(ROWS[way], number)
         spent = {name: (seconds - cpu[name]) * 1000 / number for name, seconds in self.cpu_seconds().items()}
         took = sorted((done[name] - at) * 1000 for name, at in published.items())
         first, *_, last = published.values()
@@ -293,12 +293,12 @@ class Bench:
         await self.operator.flush()
         return at
 
-    async def committed(self, table: str, number: int) -> dict[str, float]:
+    async def committed(self, rows: str, number: int) -> dict[str, float]:
         """When each row was committed, once all of them are."""
         async with asyncio.timeout(120):
-            while await self.admin.fetchval(STORED.format(table=table)) < number:  # noqa: ASYNC110 - the database knows
+            while await self.admin.fetchval(STORED.format(rows=rows)) < number:  # noqa: ASYNC110 - the database knows
                 await asyncio.sleep(0.2)
-        return {row["name"]: row["at"] for row in await self.admin.fetch(COMMITTED.format(table=table))}
+        return {row["name"]: row["at"] for row in await self.admin.fetch(COMMITTED.format(rows=rows))}
 
     def cpu_seconds(self) -> dict[str, float]:
         """Of each process and its children, so far."""
