@@ -426,6 +426,21 @@ async def test_a_message_to_a_disconnected_account_asks_nobody_until_it_is_conne
     assert await pool.fetchval("SELECT count(*) FROM orders") == 1
 
 
+async def test_credentials_are_those_of_the_connection_that_is_known(
+    pool: Pool, known_seller: Seller, fetch_missing_order: Any
+) -> None:
+    tenant_id, before, amazon = known_seller.tenant_id, known_seller.seller_id, known_seller.amazon
+    first, second, *_ = [order["orderId"] for order in await amazon.orders_of(before)]
+    await fetch_missing_order(received(tenant_id, first), "event-1")
+    after = await amazon.seller(1)
+    await known_seller.who_is(after)  # and connection.connected is still on its way
+    await fetch_missing_order(received(tenant_id, second), "event-2")
+    await connect(pool, tenant_id, after)
+    await fetch_missing_order(received(tenant_id, await order_id_of(known_seller)), "event-3")
+    assert await amazon.calls("getOrder", before) == {"200": 2}
+    assert await amazon.calls("getOrder", after) == {"200": 1}
+
+
 async def rejections(pool: Pool, told: Told) -> list[tuple[str, str, str]]:
     now = await pool.fetchval("SELECT clock_timestamp()")
     bodies = [body for subject, body in await told(pool) if subject == "connection.rejected"]

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from devstack.stack import Stack
-from shared.amazon import orders, sellers
-from shared.amazon.credentials import read_app, read_tenant, store_tenant, tenant_path
+from shared.amazon import orders, sellers, spapi
+from shared.amazon.credentials import destroy_tenant, look_tenant, read_app, read_tenant, store_tenant, tenant_path
 from shared.amazon.errors import (
     AccessDeniedError,
     AmazonNotFoundError,
@@ -71,6 +71,55 @@ async def test_a_seller_that_revoked_is_told_apart_with_and_without_a_cached_tok
     fresh = SpApi(amazon.settings, Vault(amazon.settings), amazon.http, gate=None)
     with pytest.raises(AuthorizationRevokedError):
         await orders.get_order(fresh, tenant_id, order_id)
+
+
+async def test_a_connections_credentials_are_asked_for_once_a_minute(
+    amazon: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant_id, seller_id = await connected(amazon)
+    (before, *_) = await amazon.order_ids(seller_id)
+    first, second = datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=1)
+    await orders.get_order(amazon.api, tenant_id, before, connected_at=first)
+    other_seller_id = await amazon.seller()
+    await store_tenant(Vault(amazon.settings), tenant_id, await amazon.connect(other_seller_id))
+    (after, *_) = await amazon.order_ids(other_seller_id)
+    assert (await orders.get_order(amazon.api, tenant_id, before, connected_at=first)).order_id == before
+    assert (await orders.get_order(amazon.api, tenant_id, after, connected_at=second)).order_id == after
+    assert (await orders.get_order(amazon.api, tenant_id, after)).order_id == after
+    monkeypatch.setattr(spapi, "TENANT_SECONDS", 0)
+    tenant_id, seller_id = await connected(amazon)
+    (before, *_) = await amazon.order_ids(seller_id)
+    await orders.get_order(amazon.api, tenant_id, before, connected_at=first)
+    await store_tenant(Vault(amazon.settings), tenant_id, await amazon.connect(other_seller_id))
+    assert (await orders.get_order(amazon.api, tenant_id, after, connected_at=first)).order_id == after
+
+
+async def test_credentials_that_were_changed_are_read_when_the_old_ones_are_refused(amazon: Amazon) -> None:
+    tenant_id, seller_id = await connected(amazon)
+    (order_id, *_) = await amazon.order_ids(seller_id)
+    moment = datetime.now(UTC)
+    await orders.get_order(amazon.api, tenant_id, order_id, connected_at=moment)
+    await amazon.control("POST", f"sellers/{seller_id}/revoke")
+    await store_tenant(Vault(amazon.settings), tenant_id, await amazon.connect(seller_id))
+    assert (await orders.get_order(amazon.api, tenant_id, order_id, connected_at=moment)).order_id == order_id
+    assert await amazon.calls("getOrder", seller_id) == {"200": 2}
+    await amazon.control("POST", f"sellers/{seller_id}/revoke")
+    with pytest.raises(AuthorizationRevokedError):
+        await orders.get_order(amazon.api, tenant_id, order_id, connected_at=moment)
+    assert await amazon.calls("getOrder", "-") == {"403": 2}
+
+
+async def test_credentials_that_were_destroyed_meanwhile_are_not_used_again(amazon: Amazon) -> None:
+    tenant_id, seller_id = await connected(amazon)
+    (order_id, *_) = await amazon.order_ids(seller_id)
+    moment = datetime.now(UTC)
+    await orders.get_order(amazon.api, tenant_id, order_id, connected_at=moment)
+    vault = Vault(amazon.settings)
+    await destroy_tenant(vault, tenant_id, await look_tenant(vault, tenant_id))
+    with pytest.raises(NotConnectedError):
+        await orders.get_order(amazon.api, tenant_id, order_id)
+    with pytest.raises(NotConnectedError):
+        await orders.get_order(amazon.api, tenant_id, order_id, connected_at=moment)
 
 
 async def test_a_used_up_quota_says_when_one_call_more_fits(amazon: Amazon) -> None:

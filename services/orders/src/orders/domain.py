@@ -222,6 +222,7 @@ class Connection(Struct, frozen=True):
     connection_id: UUID
     seller_id: str
     marketplace_ids: list[str]
+    connected_at: datetime
 
 
 class Upserted(Struct, frozen=True):

@@ -67,12 +67,21 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
     order_id = event.external_order_id
     if order_id is None:
         return
-    if await queries.get_connection(pool, event.tenant_id) is None:
+    account = await queries.get_connection(pool, event.tenant_id)
+    if account is None:
         raise TenantNotConnectedError(f"The tenant {event.tenant_id} has no connected account to ask for the order.")
     if await order_queries.is_fresh(pool, event.tenant_id, order_id, FRESH):
         return
     try:
-        order = from_amazon(await amazon.get_order(api, event.tenant_id, order_id, wait_seconds=QUOTA_WAIT_SECONDS))
+        order = from_amazon(
+            await amazon.get_order(
+                api,
+                event.tenant_id,
+                order_id,
+                wait_seconds=QUOTA_WAIT_SECONDS,
+                connected_at=account.connected_at,
+            )
+        )
     except CREDENTIALS_REFUSED as error:
         async with pool.acquire() as conn, conn.transaction():
             if await inbox.claim(conn, "reject_connection", event_id):
@@ -92,6 +101,7 @@ async def fetch_missing_order(event: MessageReceived, event_id: str, *, pool: Po
         raise
     tell_unknown_statuses(event.tenant_id, [order])
     async with pool.acquire() as conn, conn.transaction():
-        if await inbox.claim(conn, "fetch_missing_order", event_id):
-            await live.store(conn, outbox, event.tenant_id, [order], StoreCause.MESSAGE)
+        if await inbox.claim(conn, "fetch_missing_order", event_id) and not await live.store(
+            conn, outbox, event.tenant_id, [order], StoreCause.MESSAGE
+        ):
             await order_queries.note_fetched(conn, event.tenant_id, order_id)

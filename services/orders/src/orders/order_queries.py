@@ -247,7 +247,7 @@ async def is_fresh(pool: Pool, tenant_id: str, external_order_id: str, within: t
 
 
 async def note_fetched(conn: Conn, tenant_id: str, external_order_id: str) -> None:
-    """Amazon has told of the order, be it nothing new."""
+    """Amazon has told of the order, and nothing new; what changes an order notes it too."""
     await conn.execute(
         "UPDATE orders SET fetched_at = clock_timestamp()"
         " WHERE tenant_id = $1 AND marketplace = $2 AND external_order_id = $3",

@@ -88,7 +88,7 @@ async def disconnect(conn: Conn, event: ConnectionDisconnected) -> bool:
 async def get_connection(conn: Conn | Pool, tenant_id: str) -> Connection | None:
     """The account that we may ask; None when there is none, or it is disconnected."""
     row = await conn.fetchrow(
-        "SELECT tenant_id, marketplace, connection_id, seller_id, marketplace_ids FROM connections"
+        "SELECT tenant_id, marketplace, connection_id, seller_id, marketplace_ids, connected_at FROM connections"
         " WHERE tenant_id = $1 AND marketplace = $2 AND disconnected_at IS NULL",
         tenant_id,
         AMAZON,

@@ -172,14 +172,31 @@ async def _search(
 
 
 async def get_order(
-    api: SpApi, tenant_id: str, order_id: str, *, lane: Lane = Lane.LIVE, wait_seconds: float = 0
+    api: SpApi,
+    tenant_id: str,
+    order_id: str,
+    *,
+    lane: Lane = Lane.LIVE,
+    wait_seconds: float = 0,
+    connected_at: datetime | None = None,
 ) -> Order:
-    """One order, as search_orders() gives it; AmazonNotFoundError when the seller has no such order."""
+    """One order, as search_orders() gives it; AmazonNotFoundError when the seller has no such order. connected_at as
+    SpApi.get() has it.
+    """
     if not _ORDER_ID.fullmatch(order_id):  # quoting is not enough: ".." would lead to another operation
         raise AmazonNotFoundError(f"{order_id!r} is no order id of Amazon's.")
     path = f"{_ORDERS}/{order_id}"
     params = {"includedData": INCLUDED_DATA}
-    answer = await api.get(tenant_id, GET_ORDER, path, params, _GetOrderAnswer, lane=lane, wait_seconds=wait_seconds)
+    answer = await api.get(
+        tenant_id,
+        GET_ORDER,
+        path,
+        params,
+        _GetOrderAnswer,
+        lane=lane,
+        wait_seconds=wait_seconds,
+        connected_at=connected_at,
+    )
     return answer.order
 
 

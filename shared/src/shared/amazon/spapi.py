@@ -6,7 +6,9 @@ import asyncio
 import platform
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from http import HTTPStatus
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import httpx
@@ -34,6 +36,7 @@ from .marketplaces import API_HOSTS, Region
 
 USER_AGENT = f"KeyBuzz/0.1.0 (Language=Python/{platform.python_version()}; Platform={platform.system()})"
 APP_SECONDS = 60
+TENANT_SECONDS = 60
 TIMEOUT = httpx.Timeout(30, connect=5)
 T = TypeVar("T")
 
@@ -57,6 +60,14 @@ class _Request(Struct, frozen=True):
     body: bytes | None = None
 
 
+class _Kept(Struct, frozen=True):
+    """A tenant's credentials, and of which connection they are."""
+
+    credentials: TenantCredentials
+    connected_at: datetime
+    until: float
+
+
 class SpApi:
     """Calls for a tenant, with the tenant's credentials from Vault.
 
@@ -75,6 +86,8 @@ class SpApi:
         self._app_until = 0.0
         self._reading_app = asyncio.Lock()
         self._sign = _signature() if settings.amazon_sigv4 else None
+        self._tenants: dict[str, _Kept] = {}
+        """What was read first comes first."""
 
     async def app(self, *, fresh: bool = False) -> AppCredentials:
         """Our application's credentials: asked for once a minute, or when Amazon has refused the ones we knew.
@@ -120,13 +133,24 @@ class SpApi:
         *,
         lane: Lane = Lane.LIVE,
         wait_seconds: float = 0,
+        connected_at: datetime | None = None,
     ) -> T:
         """Call as the tenant's seller, after a wait for the usage plan of at most wait_seconds. QuotaWaitError where
         it would be longer; NotConnectedError, AuthorizationRevokedError, AppCredentialsError, AccessDeniedError,
         QuotaExceededError, AmazonNotFoundError, BadRequestError or AmazonUnavailableError.
+
+        connected_at: of the connection that the caller has just seen to stand. Vault is asked for its credentials once
+        a minute, or when Amazon has refused the ones we knew; without it with each call.
         """
-        tenant = await self._tenant(tenant_id)
-        return await self.get_as(tenant, operation, path, params, type_, lane=lane, wait_seconds=wait_seconds)
+        request = _Request("GET", path, params)
+        tenant = await self._tenant(tenant_id, connected_at)
+        try:
+            return await self._call(tenant, operation, request, type_, lane, wait_seconds)
+        except AuthorizationRevokedError:
+            changed = await self._tenant(tenant_id, connected_at, fresh=True)
+            if changed == tenant:
+                raise
+            return await self._call(changed, operation, request, type_, lane, wait_seconds)
 
     async def get_as(
         self,
@@ -165,13 +189,25 @@ class SpApi:
             raise TypeError("Nobody counts the calls of a service without a gate.")
         return await self._gate.left(Bucket(tenant.seller_id, tenant.region, operation))
 
-    async def _tenant(self, tenant_id: str) -> TenantCredentials:
+    async def _tenant(
+        self, tenant_id: str, connected_at: datetime | None = None, *, fresh: bool = False
+    ) -> TenantCredentials:
+        """As get() has it. What is a minute old is forgotten, whoever asks."""
+        now = time.monotonic()
+        for each in list(takewhile(lambda each: self._tenants[each].until <= now, self._tenants)):
+            del self._tenants[each]
+        known = self._tenants.get(tenant_id)
+        if known is not None and known.connected_at == connected_at and now < known.until and not fresh:
+            return known.credentials
+        self._tenants.pop(tenant_id, None)
         tenant = await read_tenant(self._vault, tenant_id)
         if tenant.app_source not in {"", self._settings.amazon_spapi_app_source}:
             raise NotConnectedError(
                 f"The seller of tenant {tenant_id} has authorized the application {tenant.app_source}, and"
                 f" {self._settings.amazon_spapi_app_source} is in use: the account has to be connected again."
             )
+        if connected_at is not None:
+            self._tenants[tenant_id] = _Kept(tenant, connected_at, now + TENANT_SECONDS)
         return tenant
 
     async def _call(
