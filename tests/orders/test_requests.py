@@ -9,10 +9,8 @@ import pytest
 from devstack.stack import Stack
 from orders import upkeep_queries
 from orders.requests import OPERATIONS
-from orders.routes import ROUTES
-from orders.settings import OrdersSettings
 from shared.db import Pool
-from tests.builders import Operator, agent, answering, serving
+from tests.builders import Operator, answering
 from tests.conftest import Told
 from tests.orders.conftest import Disconnect, Follow, connect
 
@@ -27,15 +25,6 @@ ORDERS = "/api/v1/orders"
 async def operator(stack: Stack, dependencies: dict[str, object]) -> AsyncIterator[Operator]:
     async with answering(stack, "orders", OPERATIONS, dependencies) as asker:
         yield asker
-
-
-@pytest.fixture
-async def http(
-    stack: Stack, dependencies: dict[str, object], settings: OrdersSettings
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving("orders", ROUTES, settings, dependencies) as client:
-        client.headers.update(agent(stack, TENANT))
-        yield client
 
 
 async def test_a_backfill_is_asked_for_followed_and_called_off(
