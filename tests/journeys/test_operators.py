@@ -97,7 +97,8 @@ async def test_every_command_of_the_page_is_a_request_that_does_what_it_says(
     assert sorted(said["micro"]) == sorted(SERVICES)
     assert said["poller.quarantine.release"]["state"] == "RELEASED"
     assert said["poller.quarantine.drop"]["decidedBy"] == "operator"
-    assert said["orders.backfill.status"]["id"] == known["JOB"]
+    assert said["orders.backfill.status"]["id"] == said["orders.backfill.cancel"]["id"] == known["JOB"]
+    assert said["orders.freshness"]["accounts"][0]["marketplace"] == "AMAZON"
     assert said["tenant-sync.sync"]["tenant"]["id"] == TENANT
     assert said["tenant-sync.sync-all.status"]["state"] == "COMPLETED"
     assert said["oauth.status"]["status"] == "CONNECTED"

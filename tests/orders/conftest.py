@@ -9,6 +9,7 @@ import pytest
 from devstack.stack import Stack
 from orders import handlers, planning, queries, worker
 from orders.details import Looks
+from orders.routes import ROUTES
 from orders.settings import OrdersSettings
 from orders.windows import Parts
 from shared.amazon.gate import Gate
@@ -16,7 +17,17 @@ from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.outbox import Outbox
 from shared.vault import Vault
-from tests.builders import Amazon, connected, disconnected, new_id, oauth_vault, settings_of, synced
+from tests.builders import (
+    Amazon,
+    agent,
+    connected,
+    disconnected,
+    new_id,
+    oauth_vault,
+    serving,
+    settings_of,
+    synced,
+)
 from tests.conftest import OpenPool, servers
 
 
@@ -67,6 +78,16 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
 def dependencies(parts: Parts, looks: Looks) -> dict[str, object]:
     """What the service's routes are given."""
     return {"pool": parts.pool, "outbox": parts.outbox, "looks": looks}
+
+
+@pytest.fixture
+async def http(
+    stack: Stack, dependencies: dict[str, object], settings: OrdersSettings
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The product app, where an agent of kbz-001 is signed in."""
+    async with serving("orders", ROUTES, settings, dependencies) as client:
+        client.headers.update(agent(stack, "kbz-001"))
+        yield client
 
 
 @pytest.fixture

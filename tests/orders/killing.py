@@ -23,7 +23,10 @@ DYING = Path(__file__).parent / "dying.py"
 ORDERS = 300
 CALLS_LEFT = 1
 """Of searchOrders' burst after the first page: the rest of the orders is left to reports."""
-LEASE_IS_OVER = "UPDATE orders.backfill_jobs SET leased_until = clock_timestamp() WHERE leased_until IS NOT NULL"
+LEASES_ARE_OVER = """
+WITH turns AS (UPDATE orders.upkeep SET leased_until = clock_timestamp() WHERE leased_until IS NOT NULL)
+UPDATE orders.backfill_jobs SET leased_until = clock_timestamp() WHERE leased_until IS NOT NULL
+"""
 
 
 class System:
@@ -61,7 +64,7 @@ class System:
         async with asyncio.timeout(40):
             code = await self.stack._supervisor._child(name).process.wait()
         assert code == -signal.SIGKILL
-        await self.pool.execute(LEASE_IS_OVER)
+        await self.pool.execute(LEASES_ARE_OVER)
 
     def running(self, name: str = "orders") -> bool:
         return name in self.stack._supervisor.running()
@@ -69,10 +72,10 @@ class System:
     def said(self) -> str:
         return (self.stack.logs / "orders.log").read_text()
 
-    async def seller(self) -> tuple[str, str]:
-        """A tenant and its seller's id, connected, with more orders than there are calls left for."""
+    async def account(self, orders: int, **spec: object) -> tuple[str, str]:
+        """A tenant and its seller's id, connected."""
         tenant_id = new_id()
-        seller_id = await self.amazon.seller(ORDERS, reports={"seconds": 0.3, "secondsPerRow": 0})
+        seller_id = await self.amazon.seller(orders, reports={"seconds": 0.3, "secondsPerRow": 0}, **spec)
         await self.amazon.authorize(self.api, oauth_vault(self.stack), tenant_id, seller_id)
         event = connected(tenant_id=tenant_id, seller_id=seller_id, connection_id=uuid4())
         await self.pool.execute(
@@ -86,6 +89,11 @@ class System:
             event.marketplace_ids,
             event.connected_at,
         )
+        return tenant_id, seller_id
+
+    async def seller(self) -> tuple[str, str]:
+        """An account with more orders than there are calls left for."""
+        tenant_id, seller_id = await self.account(ORDERS)
         await self.pool.execute(
             "INSERT INTO amazon.request_buckets (application, seller_id, region, operation, arrives_at)"
             " VALUES ('external_test', $1, 'eu', 'searchOrders', clock_timestamp() + make_interval(secs => $2))",

@@ -1,13 +1,15 @@
 """A completed backfill is compared with Amazon's reports; what was missing is stored and counted."""
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from orders import audit, audit_queries, live, upkeep
+from orders import audit, audit_queries, job_queries, live, upkeep
 from orders.audit import DUTY
 from orders.domain import Job, JobState, Task
+from orders.planning import Window
 from orders.windows import Parts
 from shared.events import StoreCause
 from tests.conftest import Told
@@ -19,10 +21,10 @@ from tests.orders.upkeep import account, claim, row, take
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-async def completed(parts: Parts, seller: Seller, orders: int = 60) -> Backfill:
+async def completed(parts: Parts, seller: Seller, orders: int = 60, days: int = 90) -> Backfill:
     await seller.with_orders(orders, days=80, reports={"seconds": 0, "secondsPerRow": 0})
     await account(parts, seller)
-    asked = await request(parts, seller)
+    asked = await request(parts, seller, days)
     await asked.run_until(JobState.COMPLETED)
     return asked
 
@@ -108,6 +110,44 @@ async def test_a_report_that_fails_is_asked_for_again_and_then_left(parts: Parts
     await seller.amazon.fail("createReport", outcome, seller.seller_id, times=3)
     job = await audited(parts, again)
     assert 60 <= job.days_checked < 90
+
+
+async def audit_windows(parts: Parts, asked: Backfill) -> list[Window]:
+    return await job_queries.list_windows(parts.pool, asked.job_id, audits=True)
+
+
+@pytest.mark.parametrize(("refused", "reports"), [(1, 3 + 2), (2, 3 + 4), (3, 3 + 6)])
+async def test_days_whose_report_is_refused_are_split_and_each_is_checked_once(
+    parts: Parts, seller: Seller, refused: int, reports: int
+) -> None:
+    """Of 30 days, of the newer 15, of the newest seven and a half."""
+    asked = await completed(parts, seller)
+    await parts.pool.execute("DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY order_date DESC LIMIT 9)")
+    await seller.amazon.fail("createReport", "error_text", seller.seller_id, times=refused)
+    unchecked = audit.UNCHECKED._value.get()
+    job = await audited(parts, asked)
+    assert (job.days_checked, job.missing, job.unlisted) == (90, 9, 0)
+    assert audit.UNCHECKED._value.get() == unchecked
+    assert await seller.amazon.calls("createReport", seller.seller_id) == {"202": reports}
+    windows = await audit_windows(parts, asked)
+    assert (windows[0].span.end, windows[-1].span.start) == (job.window_to, job.window_from)
+    for newer, older in itertools.pairwise(windows):
+        assert older.span.end == newer.span.start
+    assert len(windows) == reports - refused
+    assert await asked.is_complete()
+
+
+async def test_a_week_whose_report_is_refused_is_asked_for_again_and_then_left(parts: Parts, seller: Seller) -> None:
+    asked = await completed(parts, seller, days=7)
+    unchecked = audit.UNCHECKED._value.get()
+    await seller.amazon.fail("createReport", "error_text", seller.seller_id, times=2)
+    assert (await audited(parts, asked)).days_checked == 7
+    assert len(await audit_windows(parts, asked)) == 1
+    again = await request(parts, seller, 7)
+    await again.run_until(JobState.COMPLETED)
+    await seller.amazon.fail("createReport", "error_text", seller.seller_id, times=3)
+    assert (await audited(parts, again)).days_checked == 0
+    assert audit.UNCHECKED._value.get() == unchecked + 1
 
 
 async def test_a_kill_in_the_middle_of_a_report_counts_each_missing_order_once(

@@ -1,5 +1,6 @@
-"""kill -9 in the middle of a backfill, at each point and at any moment: the next process goes on, nothing is lost,
-stored or counted twice, and Amazon is asked at most one thing again. `make chaos` runs it many times over.
+"""kill -9 in the middle of a backfill and of an account's upkeep, at each point and at any moment: the next process
+goes on, nothing is lost, stored, counted or told twice, and Amazon is asked at most one thing again. `make chaos` runs
+it many times over.
 """
 
 import asyncio
@@ -12,13 +13,16 @@ import pytest
 
 from devstack.outside import Outside
 from devstack.stack import Stack
+from orders.domain import Task
 from shared.db import open_pool
-from tests.orders.dying import POINTS
+from tests.orders.dying import POINTS, TWICE, UPKEEP_POINTS
 from tests.orders.killing import System
+from tests.orders.upkeep_killing import KEEPING
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 """Kills at each point."""
 AT_ANY_MOMENT = 2 if ROUNDS == 1 else 5 * ROUNDS
+KILLS_IN_A_ROW = 1 if ROUNDS == 1 else 4
 ONCE = (
     "after_the_claim",
     "after_a_page_has_come",
@@ -105,6 +109,39 @@ async def test_two_replicas_share_a_tenants_backfill_and_one_goes_on_where_the_o
         for name in ("orders", "orders-2"):
             if system.running(name):
                 await system.kill(name)
+
+
+@pytest.mark.parametrize("task", KEEPING)
+async def test_upkeep_that_is_killed_at_one_point_after_the_other_does_everything_once(
+    system: System, task: Task
+) -> None:
+    points = list(UPKEEP_POINTS[task])[:: 2 if ROUNDS == 1 else 1]
+    for _ in range(ROUNDS):
+        kept = await KEEPING[task].owe(system)
+        for point in points:
+            await kept.start(point, 2 if point in TWICE else 1)
+            await system.dead()
+            assert system.said().endswith(f"reached {point}\n")
+        await kept.start()
+        await KEEPING[task].paid(kept, sum(UPKEEP_POINTS[task][point].loses for point in points))
+        await kept.rest()
+    print(f"{task}: {ROUNDS * len(points)} killed, everything done once")  # noqa: T201 - the long form's result
+
+
+@pytest.mark.parametrize("task", KEEPING)
+async def test_upkeep_that_is_killed_at_any_moment_again_and_again_does_everything_once(
+    system: System, task: Task
+) -> None:
+    for number in range(ROUNDS):
+        chance = random.Random(number)  # noqa: S311 - the moments of a run that failed can be had again
+        kept = await KEEPING[task].owe(system)
+        for _ in range(KILLS_IN_A_ROW):
+            await kept.start()
+            await asyncio.sleep(chance.uniform(0, 0.5))
+            await system.kill()
+        await kept.start()
+        await KEEPING[task].paid(kept, KILLS_IN_A_ROW)
+        await kept.rest()
 
 
 def _report(point: str, repeated: Counter[int]) -> None:

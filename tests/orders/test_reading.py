@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -16,12 +15,11 @@ import pytest
 
 from devstack.stack import Stack
 from orders.domain import DeliveryStatus, NewOrder, OrderStatus, SlaStatus, Sort
-from orders.routes import ROUTES, OrderAnswer, OrdersAnswer
+from orders.routes import OrderAnswer, OrdersAnswer
 from orders.search_queries import SLA_STATUS
-from orders.settings import OrdersSettings
 from orders.sla import sla_status
 from shared.db import Pool
-from tests.builders import agent, serving
+from tests.builders import agent
 from tests.orders.test_queries import order, store
 
 T = TypeVar("T")
@@ -30,15 +28,6 @@ TENANT, OTHER = "kbz-001", "kbz-002"
 HOUR, DAY, TINY = timedelta(hours=1), timedelta(days=1), timedelta(microseconds=1)
 MARKETPLACES = ("A13V1IB3VIYZZH", "A1PA6795UKMFR9", "APJ6JRA9NG5V4", None)
 Answered = dict[str, Any]
-
-
-@pytest.fixture
-async def http(
-    stack: Stack, dependencies: dict[str, object], settings: OrdersSettings
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving("orders", ROUTES, settings, dependencies) as client:
-        client.headers.update(agent(stack, TENANT))
-        yield client
 
 
 @pytest.fixture

@@ -1,21 +1,17 @@
 """The HTTP of orders, as the product app asks it."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
 
 import httpx
 import msgspec
-import pytest
 
 from devstack.stack import Stack
 from orders import order_queries
 from orders.domain import DeliveryStatus, Item, NewOrder, OrderStatus
-from orders.routes import ROUTES
-from orders.settings import OrdersSettings
 from shared.db import Pool
-from tests.builders import agent, serving
+from tests.builders import agent
 from tests.conftest import Told
 from tests.orders.conftest import Disconnect, Follow, connect
 
@@ -23,15 +19,6 @@ ORDERS, BACKFILL = "/api/v1/orders", "/api/v1/orders/backfill"
 TENANT, OTHER = "kbz-001", "kbz-002"
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 TOTALS = ("391.84", "441.50", "71.46", "1229.91", "83.1", "19940", "0.10", "12345678901234567890.123456789")
-
-
-@pytest.fixture
-async def http(
-    stack: Stack, dependencies: dict[str, object], settings: OrdersSettings
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving("orders", ROUTES, settings, dependencies) as client:
-        client.headers.update(agent(stack, TENANT))
-        yield client
 
 
 def order(number: int, total: str | None = "441.50") -> NewOrder:

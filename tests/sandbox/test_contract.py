@@ -3,7 +3,6 @@
 The models are read from beside the repository; only these tests can be skipped, when they are not there.
 """
 
-import functools
 import gzip
 import re
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,17 +20,11 @@ from devstack.sandbox.marketplaces import MARKETPLACES
 from devstack.sandbox.orders import INCLUDED_DATA
 from devstack.sandbox.quota import PLANS
 from devstack.sandbox.seed import SeededBook
+from tests.models import FILES, model, needs_models, validator
 from tests.sandbox.conftest import BY_LAST_UPDATE, BY_ORDER_DATE, MODELS, REPORTS, Amazon, Answer, Tokens
 
 OFFICIAL = "A3OFFICIALMODEL"
 EVERYTHING = ",".join(INCLUDED_DATA)
-FILES = {
-    "orders": "orders_2026-01-01.json",
-    "ordersV0": "ordersV0.json",
-    "reports": "reports_2021-06-30.json",
-    "sellers": "sellers.json",
-    "messaging": "messaging.json",
-}
 PATHS = {
     "searchOrders": ("orders", "/orders/2026-01-01/orders"),
     "getOrder": ("orders", "/orders/2026-01-01/orders/{orderId}"),
@@ -49,38 +41,7 @@ PATHS = {
     "getReportDocument": ("reports", f"{REPORTS}/documents/{{reportDocumentId}}"),
 }
 METHODS = {"createReport": "post", "cancelReport": "delete"}
-pytestmark = pytest.mark.skipif(
-    not MODELS.is_dir(), reason=f"Amazon's official models are not in {MODELS}, so nothing can be compared"
-)
-
-
-@functools.cache
-def model(name: str) -> Answer:
-    decoded: Answer = msgspec.json.decode((MODELS / FILES[name]).read_bytes())
-    return decoded
-
-
-def strict(schema: object) -> object:
-    """The same schema, but a property that it does not name is an error: so that a typo is found."""
-    if isinstance(schema, dict):
-        closed = {name: strict(value) for name, value in schema.items()}
-        if isinstance(schema.get("properties"), dict):
-            closed.setdefault("additionalProperties", False)
-        return closed
-    return [strict(one) for one in schema] if isinstance(schema, list) else schema
-
-
-formats = jsonschema.FormatChecker(formats=())
-
-
-@formats.checks("date-time", raises=ValueError)
-def is_date_time(value: object) -> bool:
-    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
-
-
-def validator(name: str, schema: Answer) -> jsonschema.Draft4Validator:
-    definitions = strict(model(name)["definitions"])
-    return jsonschema.Draft4Validator({**schema, "definitions": definitions}, format_checker=formats)
+pytestmark = needs_models
 
 
 def assert_as_published(answer: httpx.Response, operation: str) -> None:

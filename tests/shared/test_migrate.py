@@ -1,7 +1,9 @@
 """The schema from nothing, by the role that owns it, and compared with what is expected."""
 
 import importlib.util
+import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -11,6 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
+import orders
 from devstack.stack import Stack
 from shared.migrate import GATE, MigrationError, migrate, package_of
 from shared.topology import SERVICES
@@ -144,6 +147,60 @@ async def test_a_broken_migration_is_refused_in_the_tools_words_and_what_came_be
 async def test_a_service_that_is_not_there_is_refused(empty: Empty) -> None:
     with pytest.raises(MigrationError, match="no service 'invoicing'"):
         await migrate("invoicing", empty.dsn("orders_owner"))
+
+
+BEFORE_UPKEEP = """
+INSERT INTO orders.connections
+       (tenant_id, marketplace, connection_id, seller_id, region, marketplace_ids, connected_at, disconnected_at)
+VALUES ('kbz-1', 'AMAZON', gen_random_uuid(), 'ABACKFILLED', 'eu', '{}', now(), NULL),
+       ('kbz-2', 'AMAZON', gen_random_uuid(), 'ANEVER', 'eu', '{}', now(), NULL),
+       ('kbz-3', 'AMAZON', gen_random_uuid(), 'AGONE', 'eu', '{}', now(), now());
+INSERT INTO orders.backfill_jobs (tenant_id, marketplace, days, window_from, window_to, state)
+VALUES ('kbz-1', 'AMAZON', 90, '2026-01-01Z', '2026-03-01Z', 'COMPLETED'),
+       ('kbz-1', 'AMAZON', 30, '2026-04-01Z', '2026-05-01Z', 'COMPLETED'),
+       ('kbz-1', 'AMAZON', 30, '2026-06-01Z', '2026-07-01Z', 'RUNNING'),
+       ('kbz-4', 'AMAZON', 30, '2020-01-01Z', '2020-02-01Z', 'FAILED');
+"""
+
+
+async def test_accounts_of_before_their_upkeep_get_it_from_where_their_first_backfill_ends(
+    empty: Empty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(orders.__file__).parent / "migrations"
+    (upkeep,) = folder.glob("*_upkeep.sql")
+    old = tmp_path / "orders" / "migrations"
+    old.mkdir(parents=True)
+    for file in folder.iterdir():
+        if file.name < upkeep.name:
+            shutil.copy(file, old)
+    with monkeypatch.context() as patch:
+        patch.setattr(orders.__spec__, "origin", str(old.parent / "__init__.py"))
+        await migrate("orders", empty.dsn("orders_owner"))
+    conn = await asyncpg.connect(empty.dsn("orders"))
+    try:
+        await conn.execute(BEFORE_UPKEEP)
+        await migrate("orders", empty.dsn("orders_owner"))
+        rows = await conn.fetch(
+            "SELECT tenant_id, task, seller_id, cursor_at, next_due <= now() AND leased_until IS NULL AS is_due,"
+            " cursor_at BETWEEN now() - interval '10 minutes' AND now() - interval '3 minutes' AS is_lately"
+            "  FROM orders.upkeep ORDER BY 1, 2"
+        )
+        assert [(row["tenant_id"], row["task"], row["seller_id"]) for row in rows] == [
+            (tenant_id, task, seller_id)
+            for tenant_id, seller_id in (("kbz-1", "ABACKFILLED"), ("kbz-2", "ANEVER"), ("kbz-3", "AGONE"))
+            for task in ("AUDIT", "DELTA", "DETAILS")
+        ]
+        assert all(row["is_due"] for row in rows)
+        assert {row["cursor_at"] for row in rows[:3]} == {datetime(2026, 3, 1, tzinfo=UTC)}
+        assert [row["is_lately"] for row in rows] == [False] * 3 + [True] * 6
+        audited = await conn.fetch("SELECT state, audited_at IS NOT NULL AS is_audited FROM orders.backfill_jobs")
+        assert {(row["state"], row["is_audited"]) for row in audited} == {
+            ("COMPLETED", True),
+            ("RUNNING", False),
+            ("FAILED", False),
+        }
+    finally:
+        await conn.close()
 
 
 @pytest.mark.parametrize("password", ["p@ss/w:rd é", "a%20b?c#d&e=f", "'\"\\$HOME"])

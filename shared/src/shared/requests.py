@@ -150,5 +150,5 @@ def _refusal(request: Request, found: Problem, headers: Mapping[str, str]) -> Se
     """
     body = msgspec.json.encode(found)
     respond = partial(request.respond_error, data=body, headers=dict(headers))
-    request.respond_error = respond  # type: ignore[method-assign]
+    request.respond_error = respond  # type: ignore[method-assign] # of this request alone, not its class
     return ServiceError(str(found.status), one_line(found.detail))

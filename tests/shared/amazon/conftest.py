@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -113,7 +114,9 @@ def answering() -> Odd:
     @asynccontextmanager
     async def serve(answer: bytes) -> AsyncIterator[str]:
         async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+            await reader.readexactly(int(length[1]) if length else 0)  # else the connection ends in a reset
             writer.write(answer)
             await writer.drain()
             writer.close()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -17,14 +18,15 @@ from prometheus_client import REGISTRY
 
 from devstack.stack import Stack
 from shared.amazon import orders
-from shared.amazon.errors import QuotaExceededError, QuotaWaitError
-from shared.amazon.gate import LEARNED_FOR, SLACK_SECONDS, Bucket, Gate, Lane, Operation
+from shared.amazon.errors import NotConnectedError, QuotaExceededError, QuotaWaitError
+from shared.amazon.gate import LEARNED_FOR, SLACK_SECONDS, Bucket, Gate, Lane, Left, Operation
 from shared.amazon.spapi import SpApi
 from shared.db import Pool, open_pool
 from shared.vault import Vault
 from tests.conftest import OpenPool
 from tests.shared.amazon.conftest import Amazon, settings_of
 from tests.shared.amazon.taking import BUCKET
+from tests.shared.amazon.test_spapi import connected
 from tests.shared.conftest import dsn_of, until
 
 SEARCH = Bucket("AKIT", "eu", orders.SEARCH_ORDERS)
@@ -210,6 +212,56 @@ async def test_a_told_rate_is_forgotten_when_no_answer_confirms_it(clocked: Cloc
     assert await clocked.wait() <= INTERVAL + SLACK_SECONDS
 
 
+A_MOMENT = 0.01
+"""The row's times are of whole microseconds: a look at the very moment when a call comes back may not see it yet."""
+
+
+async def test_a_look_tells_how_many_calls_may_go_at_once_and_takes_none(clocked: Clocked) -> None:
+    full = Left(BURST, INTERVAL)
+    assert await clocked.gate.left(SEARCH) == full
+    assert await clocked.pool.fetchval("SELECT count(*) FROM amazon.request_buckets") == 0
+    for _ in range(3):
+        await clocked.gate.take(SEARCH, Lane.BACKFILL)
+    before = await row(clocked)
+    await clocked.go(A_MOMENT)
+    for _ in range(3):
+        assert await clocked.gate.left(SEARCH) == Left(BURST - 3, INTERVAL)
+    assert await row(clocked) == before
+    await clocked.go(INTERVAL - 2 * A_MOMENT)
+    assert (await clocked.gate.left(SEARCH)).calls == BURST - 3
+    await clocked.go(2 * A_MOMENT)
+    assert (await clocked.gate.left(SEARCH)).calls == BURST - 2
+    for other in (Bucket("AOTHER", "eu", orders.SEARCH_ORDERS), Bucket("AKIT", "na", orders.SEARCH_ORDERS)):
+        assert await clocked.gate.left(other) == full
+    assert (await clocked.gate.left(Bucket("AKIT", "eu", orders.GET_ORDER))).calls == orders.GET_ORDER.burst
+    assert await Gate(clocked.pool, "keybuzz").left(SEARCH) == full
+    await clocked.go(1_000 * INTERVAL)
+    assert await clocked.gate.left(SEARCH) == full
+
+
+async def test_of_a_plan_that_is_used_up_and_booked_ahead_nothing_is_left_until_all_have_gone(clocked: Clocked) -> None:
+    await drain(clocked)
+    await clocked.take(wait_seconds=10 * INTERVAL)
+    await clocked.take(wait_seconds=10 * INTERVAL)
+    assert (await clocked.gate.left(SEARCH)).calls == 0
+    await clocked.go(3 * INTERVAL - A_MOMENT)
+    assert (await clocked.gate.left(SEARCH)).calls == 0
+    await clocked.go(2 * A_MOMENT)
+    assert (await clocked.gate.left(SEARCH)).calls == 1
+
+
+async def test_what_amazon_says_of_its_plan_holds_for_a_look_too(clocked: Clocked) -> None:
+    for _ in range(4):
+        await clocked.gate.take(SEARCH, Lane.LIVE)
+    await clocked.heed(rate="0.0112")
+    await clocked.go(A_MOMENT)
+    assert await clocked.gate.left(SEARCH) == Left(BURST - 4, INTERVAL / 2)
+    await clocked.go(INTERVAL)
+    assert (await clocked.gate.left(SEARCH)).calls == BURST - 2
+    await clocked.heed(429)
+    assert await clocked.gate.left(SEARCH) == Left(0, INTERVAL)
+
+
 async def row(clocked: Clocked) -> Any:
     return await clocked.pool.fetchrow("SELECT * FROM amazon.request_buckets")
 
@@ -349,6 +401,10 @@ async def test_whatever_happens_the_row_says_what_counting_tokens_says(
                 if taken is not None:
                     assert taken == pytest.approx(told, abs=NEAR) or abs(wait) < NEAR
                     tokens.level -= 1
+        left = await clocked.gate.left(bucket)
+        assert left.interval_seconds == pytest.approx(1 / tokens.rate)
+        if abs(tokens.level - round(tokens.level)) > NEAR * tokens.rate:
+            assert left.calls == max(0, math.floor(tokens.level))
 
 
 TRIGGER_SECONDS = 0.02
@@ -456,6 +512,21 @@ async def test_a_429_of_amazon_and_what_it_says_of_its_plan_reach_every_replica(
         await replicas[1].get_as(tenant, plan, path, {}, dict, lane=Lane.BACKFILL)
     assert refused.value.delay_seconds == pytest.approx(10, abs=2)
     assert await amazon.calls("getOrder", seller_id) == {"200": 1, "429": 1}
+
+
+async def test_what_one_replica_called_another_sees_gone_from_the_tenants_plan(
+    amazon: Amazon, replicas: list[SpApi]
+) -> None:
+    tenant_id, seller_id = await connected(amazon)
+    (order_id, *_) = await amazon.order_ids(seller_id)
+    plan = Operation("getOrder", 0.001, 30)
+    assert await replicas[1].left(tenant_id, plan) == Left(30, 1_000)
+    await replicas[0].get(tenant_id, plan, f"/orders/2026-01-01/orders/{order_id}", {}, dict)
+    assert (await replicas[1].left(tenant_id, plan)).calls == 29
+    with pytest.raises(NotConnectedError):
+        await replicas[1].left("kbz-nobody", plan)
+    with pytest.raises(TypeError, match="without a gate"):
+        await amazon.api.left(tenant_id, plan)
 
 
 async def test_a_call_that_is_sent_again_with_a_new_token_takes_another_place(

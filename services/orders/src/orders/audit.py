@@ -74,7 +74,7 @@ async def _step(parts: Parts, turn: Turn, audit: Audit) -> timedelta:
             case Stage.LOOK:
                 return await _look(parts, turn, audit.job_id, window)
             case _:
-                return await _compare(parts, turn, audit.job_id, window)
+                return await _compare(parts, turn, audit, window)
     except (*CREDENTIALS_REFUSED, LeaseLostError):
         raise
     except report.RefusedReportError as error:
@@ -114,7 +114,7 @@ async def _look(parts: Parts, turn: Turn, job_id: UUID, window: Window) -> timed
     return timedelta()
 
 
-async def _compare(parts: Parts, turn: Turn, job_id: UUID, window: Window) -> timedelta:
+async def _compare(parts: Parts, turn: Turn, audit: Audit, window: Window) -> timedelta:
     """Store the report's orders, and count those that were missing as they come: after a crash they are so no more."""
     document = await reports.get_report_document(parts.api, turn.tenant_id, window.document_id or "")
     account = await queries.get_connection(parts.pool, turn.tenant_id)
@@ -133,11 +133,15 @@ async def _compare(parts: Parts, turn: Turn, job_id: UUID, window: Window) -> ti
                     for order in orders
                     if order.external_order_id in new and window.span.start <= order.order_date < window.span.end
                 ]
-                await audit_queries.count_found(conn, job_id, window.id, len(missing))
+                await audit_queries.count_found(conn, audit.job_id, window.id, len(missing))
             MISSING.inc(len(missing))
             for day, number in sorted(Counts(order.order_date.date() for order in missing).items()):
                 log.error(
-                    "orders_were_missing", tenant_id=turn.tenant_id, job_id=str(job_id), day=str(day), orders=number
+                    "orders_were_missing",
+                    tenant_id=turn.tenant_id,
+                    job_id=str(audit.job_id),
+                    day=str(day),
+                    orders=number,
                 )
     unlisted = await audit_queries.count_unlisted(
         parts.pool, turn.tenant_id, window.span.start, window.span.end, list(listed)
@@ -147,10 +151,16 @@ async def _compare(parts: Parts, turn: Turn, job_id: UUID, window: Window) -> ti
         log.warning("orders_not_in_report", tenant_id=turn.tenant_id, report_id=window.report_id, orders=unlisted)
     async with parts.pool.acquire() as conn, conn.transaction():
         await upkeep_queries.hold(conn, turn, LEASE)
-        await audit_queries.count_checked(conn, job_id, round(window.span.length / timedelta(days=1)), unlisted)
+        await audit_queries.count_checked(conn, audit.job_id, _days(audit, window.span), unlisted)
         await job_queries.finish_window(conn, window.id)
         await upkeep_queries.wake(conn, turn.tenant_id, Task.DETAILS)
     return timedelta()
+
+
+def _days(audit: Audit, span: Span) -> int:
+    """Whole ones, which together are the backfill's, however its windows were cut."""
+    after, before = audit.window_to - span.start, audit.window_to - span.end
+    return round(after / timedelta(days=1)) - round(before / timedelta(days=1))
 
 
 async def _help(parts: Parts, turn: Turn, job_id: UUID, window: Window, trouble: Trouble) -> timedelta:
