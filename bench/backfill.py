@@ -93,7 +93,7 @@ class Bench:
         load, cpu = os.getloadavg()[0], self.cpu_seconds()
         (await self.outside.connect(tenant, seller)).raise_for_status()
         while (job := await self.admin.fetchrow(JOB, tenant)) is None or job["finished_at"] is None:  # noqa: ASYNC110 - the database knows
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.05)
         cpu = self.cpu_seconds() - cpu
         seconds = (job["finished_at"] - job["created_at"]).total_seconds()
         windows = await self.admin.fetch(WINDOWS, tenant)

@@ -87,7 +87,8 @@ async def fail(conn: Conn, outbox: Outbox, tenant_id: str, job_id: UUID, error: 
 async def complete(conn: Conn, outbox: Outbox, tenant_id: str, job_id: UUID) -> Job:
     """All windows of a job that the caller holds are done."""
     await job_queries.finish_job(conn, job_id, JobState.COMPLETED)
-    await upkeep_queries.wake(conn, tenant_id, Task.AUDIT)
+    for task in (Task.AUDIT, Task.DETAILS):
+        await upkeep_queries.wake(conn, tenant_id, task)
     job = await get(conn, tenant_id, job_id)
     await outbox.add(conn, BackfillCompleted(**_told(job)))
     ENDED.labels(JobState.COMPLETED).inc()

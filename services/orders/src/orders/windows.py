@@ -20,8 +20,8 @@ from shared.errors import PermanentError, RetryLaterError
 from shared.outbox import Outbox
 from shared.telemetry import log
 
-from . import backfill, job_queries, order_queries, planning, queries, report, upkeep_queries
-from .domain import Lease, LeaseLostError, NewOrder, Task
+from . import backfill, job_queries, order_queries, planning, queries, report
+from .domain import Lease, LeaseLostError, NewOrder
 from .mapping import from_amazon, tell_unknown_statuses
 from .planning import Remedy, Span, Stage, Trouble, Window, WindowKind
 
@@ -177,7 +177,6 @@ async def _fetch(parts: Parts, lease: Lease, window: Window, windows: Sequence[W
     async with parts.pool.acquire() as conn, conn.transaction():
         await job_queries.hold_job(conn, lease, LEASE, calls=0)
         await job_queries.finish_window(conn, window.id)
-        await upkeep_queries.wake(conn, lease.tenant_id, Task.DETAILS)
         await _progress(conn, parts, lease)
 
 
