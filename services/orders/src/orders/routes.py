@@ -1,18 +1,20 @@
 """HTTP in."""
 
-import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get, post
+import xxhash
+from litestar import Request, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from shared.auth import Caller, tenant_of
@@ -20,7 +22,7 @@ from shared.cursor import decode_cursor, encode_cursor
 from shared.db import Pool
 from shared.errors import PermanentError
 from shared.outbox import Outbox
-from shared.web import json_response
+from shared.web import json_body
 
 from . import backfill, search_queries, upkeep_queries, watching
 from .details import Looks
@@ -93,7 +95,7 @@ async def list_orders(
         ),
     ] = None,
     if_none_match: FromIfNoneMatch = None,
-) -> Response[bytes]:
+) -> ASGIApp:
     search = Search(
         sort,
         frozenset(order_status or ()),
@@ -131,7 +133,7 @@ async def get_order(
     pool: NamedDependency[Pool],
     looks: NamedDependency[Looks],
     if_none_match: FromIfNoneMatch = None,
-) -> Response[bytes]:
+) -> ASGIApp:
     """What is there; details that are lacking are asked for, and come with order.stored."""
     tenant_id = await tenant_of(request)
     found = await search_queries.get_order(pool, tenant_id, order_id)
@@ -153,16 +155,16 @@ def _utc(field: str, at: datetime | None) -> datetime | None:
         raise PermanentError("The time is not one that an order can have.", field=field) from error
 
 
-def _answer(body: Struct, if_none_match: str | None) -> Response[bytes]:
+def _answer(body: Struct, if_none_match: str | None) -> ASGIResponse:
     """With an entity tag of the very bytes: an SLA status changes by time alone, and nothing else tells of it. 304
-    when the caller has them.
+    when the caller has them. It is what Litestar makes of a Response, at a fraction of the time.
     """
-    answer = json_response(body)
-    tag = f'"{hashlib.sha256(answer.content).hexdigest()[:32]}"'
-    answer.headers.update({"ETag": tag, "Cache-Control": "private, no-cache"})
+    content = json_body(body)
+    tag = f'"{xxhash.xxh3_128_hexdigest(content)}"'
+    headers = {"etag": tag, "cache-control": "private, no-cache"}
     if if_none_match and (if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)):
-        return Response(b"", status_code=304, headers=answer.headers)
-    return answer
+        return ASGIResponse(status_code=304, headers=headers)
+    return ASGIResponse(body=content, headers=headers)
 
 
 @get(
