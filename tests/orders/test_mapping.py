@@ -11,11 +11,11 @@ import structlog.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devstack.servers import AMAZON_MODELS
 from orders import mapping
 from orders.domain import order_ref
 from orders.mapping import UNKNOWN_STATUSES, from_amazon, meaning, statuses, tell_unknown_statuses
 from shared.amazon import orders as amazon
+from tests.models import model, needs_models
 
 
 def of_amazon(**sections: Any) -> amazon.Order:
@@ -102,24 +102,21 @@ def test_unknown_statuses_are_counted_and_told_with_their_orders_id() -> None:
     )
 
 
-MODELS = {"orders_2026-01-01.json": "FulfillmentStatus", "ordersV0.json": "Order"}
-
-
-@pytest.mark.skipif(not AMAZON_MODELS.is_dir(), reason="Amazon's official models are not there")
-@pytest.mark.parametrize(("file", "definition"), MODELS.items())
-def test_every_status_of_the_official_models_is_known(file: str, definition: str) -> None:
-    described = msgspec.json.decode((AMAZON_MODELS / file).read_bytes())["definitions"][definition]
+@needs_models
+@pytest.mark.parametrize(("name", "definition"), [("orders", "FulfillmentStatus"), ("ordersV0", "Order")])
+def test_every_status_of_the_official_models_is_known(name: str, definition: str) -> None:
+    described = model(name)["definitions"][definition]
     values = described["enum"] if "enum" in described else described["properties"]["OrderStatus"]["enum"]
     assert len(values) >= 7
     assert [value for value in values if not meaning(value).known] == []
 
 
-@pytest.mark.skipif(not AMAZON_MODELS.is_dir(), reason="Amazon's official models are not there")
+@needs_models
 def test_every_package_status_of_the_official_model_is_known() -> None:
-    model = msgspec.json.decode((AMAZON_MODELS / "orders_2026-01-01.json").read_bytes())["definitions"]
-    values = model["PackageStatus"]["properties"]["status"]["enum"]
+    described = model("orders")["definitions"]["PackageStatus"]["properties"]
+    values = described["status"]["enum"]
     assert {*mapping._PACKAGE_STATUS, "CANCELLED"} == {*values}
-    detailed = re.findall(r"`([A-Z_]+)`", model["PackageStatus"]["properties"]["detailedStatus"]["description"])
+    detailed = re.findall(r"`([A-Z_]+)`", described["detailedStatus"]["description"])
     assert {*mapping._DETAILED_STATUS, *mapping._RETURNING} - {"DELAYED"} <= {*detailed}
 
 

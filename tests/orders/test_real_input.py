@@ -7,12 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from devstack.servers import AMAZON_MODELS
 from devstack.stack import Stack
 from orders import backfill, job_queries, order_queries, worker
 from orders.details import Looks
@@ -25,17 +21,14 @@ from shared.amazon.spapi import SpApi
 from shared.db import Pool
 from shared.outbox import Outbox
 from tests.builders import agent, serving
+from tests.models import Json, model, needs_models
 from tests.orders.conftest import Seller, connect
 
 SELLER = "A3OFFICIALMODEL"
-MODEL = AMAZON_MODELS / "orders_2026-01-01.json"
 WINDOW = datetime(2024, 12, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)
 """The examples' dates; they don't move, so the window does not either."""
 
-pytestmark = pytest.mark.skipif(
-    not MODEL.is_file(), reason=f"Amazon's official models are not there: {'/'.join(AMAZON_MODELS.parts[-2:])}"
-)
-Json = dict[str, Any]
+pytestmark = needs_models
 
 
 def orders_in(node: Any) -> Iterator[Json]:
@@ -50,10 +43,10 @@ def orders_in(node: Any) -> Iterator[Json]:
             yield from orders_in(value)
 
 
-def read_model(path: Path) -> dict[str, Json]:
+def examples() -> dict[str, Json]:
     """The orders of every example, with their amounts as text. One that stands there twice is the same both times."""
     found: dict[str, Json] = {}
-    for order in orders_in(json.loads(path.read_bytes())["paths"]):
+    for order in orders_in(model("orders")["paths"]):
         assert found.setdefault(order["orderId"], order) == order
     return found
 
@@ -133,11 +126,11 @@ STATUSES = {
 
 
 def compare_all(found: list[Json]) -> None:
-    model = read_model(MODEL)
-    assert sorted(order["externalOrderId"] for order in found) == sorted(model)
+    true = examples()
+    assert sorted(order["externalOrderId"] for order in found) == sorted(true)
     compared: Counter[str] = Counter()
     for order in found:
-        compare(model[order["externalOrderId"]], order, compared)
+        compare(true[order["externalOrderId"]], order, compared)
     assert compared == COMPARED
     assert {order["externalOrderId"]: (order["orderStatus"], order["deliveryStatus"]) for order in found} == STATUSES
 
@@ -165,7 +158,7 @@ async def test_an_order_fetched_alone_keeps_every_value_too(
     parts: Parts, api: SpApi, seller: Seller, settings: OrdersSettings, stack: Stack
 ) -> None:
     await seller.who_is(SELLER)
-    for order_id in read_model(MODEL):
+    for order_id in examples():
         order = from_amazon(await amazon_orders.get_order(api, seller.tenant_id, order_id))
         async with parts.pool.acquire() as conn, conn.transaction():
             await order_queries.upsert_orders(conn, seller.tenant_id, [order])
