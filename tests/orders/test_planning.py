@@ -138,12 +138,12 @@ def test_pages_in_no_order_tell_no_rate_and_go_on_while_calls_are_left() -> None
     assert not planning.fits(window(), NINETY, 0)
 
 
-@given(age=st.floats(0, 86_400), reports=st.integers(1, 30))
-def test_the_pause_grows_with_the_age_and_keeps_all_reports_within_the_plan(age: float, reports: int) -> None:
-    seconds = planning.pause(timedelta(seconds=age), 0.5, reports).total_seconds()
-    assert seconds >= 0.5 * reports
-    assert age + seconds >= 5, "Amazon needs some seconds at least"
-    assert seconds <= max(0.02 * age, 0.5 * reports, 5) + 0.001
+@given(age=st.timedeltas(timedelta(), DAY), reports=st.integers(1, 30))
+def test_the_pause_grows_with_the_age_and_keeps_all_reports_within_the_plan(age: timedelta, reports: int) -> None:
+    pause, shared = planning.pause(age, 0.5, reports), timedelta(seconds=0.5 * reports)
+    assert pause >= shared
+    assert age + pause >= timedelta(seconds=5), "Amazon needs some seconds at least"
+    assert pause <= max(0.02 * age, shared, timedelta(seconds=5))
 
 
 @pytest.mark.parametrize("trouble", list(Trouble))
