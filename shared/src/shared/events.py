@@ -32,7 +32,7 @@ class Event(Struct, frozen=True, kw_only=True, rename="camel"):
     @property
     def key(self) -> str:
         """What the event is about: events of one key keep their order."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of event says it
 
 
 class TenantEvent(Event, frozen=True, kw_only=True, rename="camel"):

@@ -124,4 +124,5 @@ def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
 def _decode(type_: type[Any], value: Any) -> Any:
     if type_ is Secret:
         return Secret(value)
+    # As msgspec wants it of a dec_hook: a field of settings of a type that nobody taught it is a bug of ours.
     raise NotImplementedError(f"no way to read a {type_} from the environment")
