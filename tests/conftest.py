@@ -2,9 +2,11 @@
 from the migrated ones and used with the roles that the services have.
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -16,8 +18,24 @@ import pytest
 from devstack.stack import Stack
 from shared.db import Pool, open_pool
 from shared.outbox import Outbox
+from tests.builders import draws
 
 OpenPool = Callable[[str], Awaitable[Pool]]
+
+
+def pytest_configure() -> None:
+    """The same draws in each run of CI, as hypothesis does it; elsewhere other ones, or those of a run that failed."""
+    os.environ.setdefault("TEST_SEED", "0" if "CI" in os.environ else f"{Random().getrandbits(32)}")  # noqa: S311
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"To have the same ids and orders again: TEST_SEED={os.environ['TEST_SEED']}")
+
+
+@pytest.fixture(autouse=True)
+def _draws(request: pytest.FixtureRequest) -> None:
+    draws.seed(f"{os.environ['TEST_SEED']} {request.node.nodeid}")
 
 
 @asynccontextmanager

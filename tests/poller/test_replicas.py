@@ -81,6 +81,7 @@ async def test_what_one_replica_leaves_in_hand_the_other_does_once(
         await conn.execute("LOCK TABLE external_messages IN ACCESS EXCLUSIVE MODE")  # so that no poll can end
         one = await start("one")
         await eventually(lambda: returns(said.read_text().count("poll_starting") == TENANTS))
+        await eventually(lambda: returns('"started"' in said.read_text()))  # who is frozen before that gives up
         assert await count("lease_token = 1 AND leased_until IS NOT NULL") == TENANTS
         one.send_signal(end)
         if end is not signal.SIGSTOP:
