@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -65,13 +65,13 @@ async def losing_an_acknowledgement(url: str) -> AsyncIterator[str]:
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         nonlocal lost
-        while chunk := await reader.read(65_536):
-            if answers and not lost and b"MSG _INBOX_product." in chunk:
-                lost = True
-                continue
-            writer.write(chunk)
-            await writer.drain()
-        writer.close()
+        with closing(writer):
+            while chunk := await reader.read(65_536):
+                if answers and not lost and b"MSG _INBOX_product." in chunk:
+                    lost = True
+                    continue
+                writer.write(chunk)
+                await writer.drain()
 
     async def accept(from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(server.hostname, server.port)

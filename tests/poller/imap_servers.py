@@ -229,12 +229,12 @@ class Wire:
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            finally:
+            finally:  # without a pause before all is given up: close() may interrupt this too
+                server_writer.transport.abort()
+                writer.transport.abort()
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.wait(pumps)
-                server_writer.transport.abort()
-                writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
         with contextlib.suppress(OSError):

@@ -196,8 +196,10 @@ class Session:
                 self._tell_news()
                 await self.writer.drain()
                 news = asyncio.ensure_future(self.news.wait())
-                await asyncio.wait({reading, news}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
+                try:
+                    await asyncio.wait({reading, news}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
         finally:
             reading.cancel()
         if (reading.result() or "").upper() != "DONE":
