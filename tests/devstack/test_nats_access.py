@@ -61,7 +61,7 @@ async def connected(stack: Stack, user: str, inbox: str | None = None) -> AsyncI
 async def test_a_service_publishes_its_own_events_and_hears_that_they_are_stored(stack: Stack, service: str) -> None:
     async with connected(stack, service) as connection:
         for event in published_by(service):
-            ack = await connection.client.jetstream().publish(event.SUBJECT, b"{}", timeout=2)
+            ack = await connection.client.jetstream().publish(event.SUBJECT, b"{}", timeout=30)
             assert ack.stream == stream_of(event.SUBJECT)
 
 
@@ -110,9 +110,9 @@ async def test_a_service_answers_whoever_asked_it_once_and_nobody_else(stack: St
         await operator.client.flush()
         assert await poller.is_denied(inbox)
         await operator.client.publish("poller.status", b"{}", reply=inbox)
-        request = await asked.next_msg(timeout=5)
+        request = await asked.next_msg(timeout=30)
         assert not await poller.is_denied(request.reply)
-        assert (await answers.next_msg(timeout=5)).data == b"{}"
+        assert (await answers.next_msg(timeout=30)).data == b"{}"
         assert await poller.is_denied(request.reply)
         assert await poller.is_denied(operator.client.new_inbox())
 
@@ -126,12 +126,12 @@ async def test_a_service_pulls_acknowledges_and_buries_what_its_consumer_deliver
     async with connected(stack, consumer.service) as connection:
         js = connection.client.jetstream()
         pull = await js.pull_subscribe_bind(consumer.durable, consumer.stream, f"_INBOX_{consumer.service}.".encode())
-        for message in await pull.fetch(1, timeout=2):
-            await message.ack_sync(timeout=2)
-        info = await js.consumer_info(consumer.stream, consumer.durable, timeout=2)
+        for message in await pull.fetch(1, timeout=30):
+            await message.ack_sync(timeout=30)
+        info = await js.consumer_info(consumer.stream, consumer.durable, timeout=30)
         assert info.ack_floor is not None
         assert info.ack_floor.stream_seq > 0
-        await js.publish(consumer.dead_letter_subject, b"{}", timeout=2)
+        await js.publish(consumer.dead_letter_subject, b"{}", timeout=30)
         assert connection.errors == []
 
 
@@ -180,7 +180,7 @@ async def test_the_product_cannot_use_the_api_of_jetstream(stack: Stack) -> None
 async def test_the_product_hears_that_its_events_are_stored_and_nothing_else(stack: Stack) -> None:
     async with connected(stack, "product") as connection:
         for event in published_by("product"):
-            ack = await connection.client.jetstream().publish(event.SUBJECT, b"{}", timeout=2)
+            ack = await connection.client.jetstream().publish(event.SUBJECT, b"{}", timeout=30)
             assert ack.stream == "TENANT"
         for subject in (">", "tenant.>", "connection.>", "_INBOX.>", "_INBOX_tenant-sync.>"):
             assert await connection.is_deaf_to(subject), subject
@@ -206,7 +206,7 @@ async def test_nobody_enters_without_a_users_password(stack: Stack, credentials:
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(f"CONNECT {credentials}\r\nPING\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()
         await writer.wait_closed()

@@ -12,7 +12,7 @@ DENIED = asyncpg.InsufficientPrivilegeError
 
 
 async def _connect(stack: Stack, role: str) -> asyncpg.Connection:
-    return await asyncpg.connect(stack.endpoints.postgres.dsns[role], timeout=5)
+    return await asyncpg.connect(stack.endpoints.postgres.dsns[role], timeout=30)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -142,7 +142,7 @@ async def test_the_product_changes_its_tenants(stack: Stack) -> None:
 async def test_a_role_enters_its_own_database_only(stack: Stack, role: str, database: str) -> None:
     dsn = stack.endpoints.postgres.dsns[role].rpartition("/")[0]
     with pytest.raises(DENIED):
-        await asyncpg.connect(f"{dsn}/{database}", timeout=5)
+        await asyncpg.connect(f"{dsn}/{database}", timeout=30)
 
 
 async def test_no_role_enters_without_its_password(stack: Stack) -> None:

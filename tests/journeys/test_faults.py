@@ -91,12 +91,12 @@ async def test_a_service_killed_again_and_again_during_the_journey_ends_right(
     async def in_step() -> dict[str, Any]:
         return dict((await outside.ask("tenant-sync", "GET", f"/api/v1/tenants/status/{tenant}")).json())
 
-    await eventually("every order stored", orders, lambda count: count >= 230, seconds=60)
+    await eventually("every order stored", orders, lambda count: count >= 230)
     status = await eventually("the tenant in step", in_step, lambda status: bool(status["marketplaceConnections"]))
     assert status["inSync"]
     assert len(status["inboundAddresses"]) == 1
-    await eventually("tickets", lambda: outside.tickets(tenant), lambda tickets: len(tickets) == 3, seconds=60)
-    await eventually("every event handled", outside.waiting, lambda waiting: waiting == 0, seconds=60)
+    await eventually("tickets", lambda: outside.tickets(tenant), lambda tickets: len(tickets) == 3)
+    await eventually("every event handled", outside.waiting, lambda waiting: waiting == 0)
     rows = {table: count - before[table] for table, count in (await outside.count_rows()).items()}
     assert rows["poller.external_messages"] == rows["poller.tickets"] == rows["poller.ticket_messages"] == 3
     assert rows["orders.orders"] == 230
@@ -122,7 +122,7 @@ async def _user_connects(outside: Outside, tenant: str, seller: str) -> None:
             return False
         return bool((await outside.connection(tenant))["status"] == "CONNECTED")
 
-    await eventually("a connected account", connected, seconds=60)
+    await eventually("a connected account", connected)
 
 
 @pytest.mark.parametrize("service", SERVICES)

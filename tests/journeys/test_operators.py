@@ -71,7 +71,7 @@ async def plainly(operator: Operator, words: list[str]) -> Any:
         inbox = operator.client.new_inbox()
         answers = await operator.client.subscribe(inbox)
         await operator.client.publish("$SRV.PING", reply=inbox)
-        return [msgspec.json.decode((await answers.next_msg(timeout=5)).data)["name"] for _ in SERVICES]
+        return [msgspec.json.decode((await answers.next_msg(timeout=30)).data)["name"] for _ in SERVICES]
     return await operator.ask(f"$SRV.{words[2].upper()}.{words[3]}")
 
 

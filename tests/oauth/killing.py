@@ -164,7 +164,7 @@ class System:
             await self._listen()
             return [wrong for victim in victims for wrong in await self._wrongs(victim)]
 
-        await eventually("a state that is nowhere half done", wrongs, lambda wrongs: not wrongs, seconds=20)
+        await eventually("a state that is nowhere half done", wrongs, lambda wrongs: not wrongs)
 
     async def _wrongs(self, victim: Victim) -> list[str]:
         row, held = await self.row(victim), await self.held(victim)

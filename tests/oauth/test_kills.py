@@ -12,7 +12,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from devstack.outside import Outside
+from devstack.outside import Outside, eventually
 from devstack.stack import Stack
 from shared.db import open_pool
 from tests.oauth.dying import POINTS
@@ -155,10 +155,16 @@ async def test_what_a_killed_callback_wrote_after_the_disconnection_is_destroyed
     victims = await asyncio.gather(system.new(), system.again())
     await system.kill()
     await system.start_dying("after_the_vault_write", victims)
+    before = [await system.amazon.calls("token", victim.seller_id) for victim in victims]
     for victim in victims:
-        await system.amazon.fail("token", 200, victim.seller_id, delay_seconds=2)
+        await system.amazon.fail("token", 200, victim.seller_id, delay_seconds=4)
     callbacks = asyncio.gather(*(answer_or_none(system.come_back(victim)) for victim in victims))
-    await asyncio.sleep(0.5)
+
+    async def asked() -> bool:
+        calls = [await system.amazon.calls("token", victim.seller_id) for victim in victims]
+        return all(now != then for now, then in zip(calls, before, strict=True))
+
+    await eventually("both codes handed in", asked)
     assert [(await system.disconnect(victim)).status_code for victim in victims] == [200, 200]
     assert await callbacks == [None, None]
     await _died_at(system, "after_the_vault_write", len(victims))

@@ -109,7 +109,7 @@ class System:
 
     async def whole(self, tenant_id: str, seller_id: str) -> Any:
         """Return the job when it is complete: every order and item once, counted once, told once."""
-        job = await eventually("the end of the backfill", lambda: self._job(tenant_id), _is_over, seconds=60)
+        job = await eventually("the end of the backfill", lambda: self._job(tenant_id), _is_over)
         assert (job["state"], job["error"]) == ("COMPLETED", None)
         truth = await self.amazon.all_orders_of(seller_id)
         stored = await self.pool.fetch(

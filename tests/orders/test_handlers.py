@@ -169,7 +169,7 @@ async def test_an_archive_that_fails_leaves_the_backfill_and_works_the_next_time
 
 async def until_waiting(pool: Pool, sessions: int = 1) -> None:
     """So many wait for a lock."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while sessions != await pool.fetchval(  # noqa: ASYNC110 - the database knows
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         ):

@@ -77,7 +77,7 @@ class Kept(Struct, frozen=True):
                 self.tenant_id,
             )
 
-        found = await eventually(what, ask, seconds=60)
+        found = await eventually(what, ask)
         await eventually("the events", unpublished, (0).__eq__)
         await eventually("the end of the turn", stop)
         await self.system.kill()

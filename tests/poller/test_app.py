@@ -53,7 +53,7 @@ async def test_once_polls_what_is_due_publishes_it_and_ends(stack: Stack, pool: 
         )
         code, said = await once(stack, pool)
         assert code == 0, said
-        events = [await subscription.next_msg(timeout=5) for _ in range(3)]
+        events = [await subscription.next_msg(timeout=30) for _ in range(3)]
         assert all(due in event.data.decode() for event in events)
         assert {event.headers["ce-type"] for event in events if event.headers} == {"message.received"}
         assert len({event.headers["Nats-Msg-Id"] for event in events if event.headers}) == 3
@@ -110,7 +110,7 @@ async def test_once_brings_what_buyers_wrote_to_a_stand_in_and_says_that_it_is_o
             assert "Where is my parcel" not in said
             await make_due(pool)
         published = await pool.fetchval("SELECT count(*) FROM outbox")
-        events = [json.loads((await subscription.next_msg(timeout=5)).data) for _ in range(published)]
+        events = [json.loads((await subscription.next_msg(timeout=30)).data) for _ in range(published)]
         [received] = [event for event in events if event["externalId"] == external_id]
         assert (received["externalOrderId"], received["source"]) == (order["orderId"], "spapi")
     finally:

@@ -177,13 +177,13 @@ async def test_who_loses_the_lease_on_the_way_stores_nothing(pool: Pool, outbox:
 async def test_a_source_that_takes_longer_than_a_lease_keeps_it(
     pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=1))
+    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=3))
     await schedule(pool)
     ends = "SELECT leased_until FROM poll_schedules"
 
     async def slow(_: Lease) -> Found:
         first = await pool.fetchval(ends)
-        while await pool.fetchval(ends) < first + timedelta(seconds=1):  # noqa: ASYNC110 - the database knows
+        while await pool.fetchval(ends) < first + timedelta(seconds=3):  # noqa: ASYNC110 - the database knows
             await asyncio.sleep(0.05)
         assert await polling.poll_due(pool, outbox, source_of()) == 0
         return Found([message()])

@@ -104,7 +104,7 @@ async def test_a_loop_claims_no_more_than_it_has_places_for(
 
 
 async def test_a_long_poll_keeps_its_lease(pool: Pool, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=1))
+    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=3))
     await schedule(pool)
     source = Slow()
     async with in_hand(polling.poll_now(pool, outbox, source, TENANT)) as poll:

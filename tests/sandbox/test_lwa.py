@@ -223,7 +223,9 @@ async def test_a_caller_who_leaves_a_slow_success_has_spent_the_code(amazon: Ama
     seller = await amazon.seller()
     code = await amazon.code(seller)
     await amazon.fail("token", 200, seller, delaySeconds=60)
-    async with httpx.AsyncClient(base_url=amazon.server.url, trust_env=False, timeout=0.2) as impatient:
+    async with httpx.AsyncClient(
+        base_url=amazon.server.url, trust_env=False, timeout=httpx.Timeout(30, read=1)
+    ) as impatient:
         with pytest.raises(httpx.ReadTimeout):
             await Amazon(amazon.server, impatient).token("authorization_code", code=code, redirect_uri=CALLBACK)
     again = await amazon.token("authorization_code", code=code, redirect_uri=CALLBACK)

@@ -96,7 +96,7 @@ async def test_every_operation_can_succeed_late(
     path = path.format(order_id=await order_id(amazon, seller))
     await amazon.fail(operation, 200, seller, delaySeconds=60)
     with pytest.raises(httpx.ReadTimeout):
-        await amazon.http.get(path, headers={"x-amz-access-token": tokens.access}, timeout=0.2)
+        await amazon.http.get(path, headers={"x-amz-access-token": tokens.access}, timeout=httpx.Timeout(30, read=1))
     await amazon.fail(operation, 200, seller, delaySeconds=0.01)
     assert (await amazon.get(path, tokens)).status_code == 200
     assert await amazon.calls(operation, seller) == {"200": 2}
@@ -170,7 +170,9 @@ async def test_a_fault_can_keep_a_caller_waiting(amazon: Amazon) -> None:
     fault = {"operation": "getMarketplaceParticipations", "status": "timeout", "times": 1}
     await amazon.control("POST", "faults", fault)
     with pytest.raises(httpx.ReadTimeout):
-        await amazon.http.get(PARTICIPATIONS, headers={"x-amz-access-token": tokens.access}, timeout=0.2)
+        await amazon.http.get(
+            PARTICIPATIONS, headers={"x-amz-access-token": tokens.access}, timeout=httpx.Timeout(30, read=1)
+        )
     calls = await amazon.control("GET", "calls")
     assert calls["getMarketplaceParticipations"][seller] == {"timeout": 1}
     assert (await amazon.get(PARTICIPATIONS, tokens)).status_code == 200

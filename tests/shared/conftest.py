@@ -105,7 +105,7 @@ class Recording:
         pull = await js.pull_subscribe("", stream=self._stream, config=config)
         found: list[Recorded] = []
         while not found or found[-1].sequence < last:
-            for message in await pull.fetch(500, timeout=5):
+            for message in await pull.fetch(500, timeout=30):
                 found.append(  # noqa: PERF401 - the loop asks for more
                     Recorded(message.metadata.sequence.stream, message.subject, message.headers or {}, message.data)
                 )

@@ -24,7 +24,7 @@ from shared.settings import Settings, load
 from shared.topology import STREAMS, Consumer, consumer_of
 from tests.shared.conftest import Recorded, Recording, nats_as, until
 
-CONSUMER = msgspec.structs.replace(consumer_of("tenant-sync", "sync_tenant"), ack_wait_seconds=1)
+CONSUMER = msgspec.structs.replace(consumer_of("tenant-sync", "sync_tenant"), ack_wait_seconds=3)
 MAX_DELIVERIES = 3
 
 Sends = Callable[..., Awaitable[None]]
@@ -320,7 +320,7 @@ async def test_a_handler_that_takes_longer_than_the_server_waits_runs_once(
 
     await consume(slow)
     await send({"tenantId": "kbz-001"})
-    await asyncio.wait_for(finished.wait(), 20)
+    await asyncio.wait_for(finished.wait(), 60)
 
     async def done() -> bool:
         return await acknowledged(operator)

@@ -246,7 +246,7 @@ async def test_readiness_tells_of_a_server_that_is_away_and_of_its_return(
 
         await until(handled)
         async with nats_as(mortal, "operator") as client:
-            assert (await client.request("tenant-sync.nap", b'{"seconds":0}', timeout=5)).data == b'{"done":true}'
+            assert (await client.request("tenant-sync.nap", b'{"seconds":0}', timeout=30)).data == b'{"done":true}'
         process.process.send_signal(signal.SIGTERM)
         assert await process.ended(10) == 0
 

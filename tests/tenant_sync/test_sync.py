@@ -518,7 +518,7 @@ async def test_a_lock_that_cannot_be_given_back_ends_its_connection(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await databases.pool.fetchval(held):  # noqa: ASYNC110 - the database knows
             await asyncio.sleep(0.01)
     assert (await service.sync_all()).counts == Counts(skipped=6)
@@ -577,7 +577,7 @@ async def test_two_who_ask_for_one_address_at_the_same_time_get_the_same(
     async with databases.pool.acquire() as conn, conn.transaction():
         await ask(conn, countries=["DE"])
         other = asyncio.create_task(second())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await databases.pool.fetchval(waits):  # noqa: ASYNC110 - the database knows
                 await asyncio.sleep(0.01)
     await other

@@ -181,7 +181,7 @@ class Outside:
 
 
 async def eventually(
-    what: str, probe: Callable[[], Awaitable[T]], wanted: Callable[[T], bool] = bool, *, seconds: float = 30
+    what: str, probe: Callable[[], Awaitable[T]], wanted: Callable[[T], bool] = bool, *, seconds: float = 60
 ) -> T:
     """Ask again and again until the answer is as wanted; TimeoutError says what was waited for and what came."""
     deadline = asyncio.get_running_loop().time() + seconds

@@ -104,7 +104,7 @@ async def test_an_answer_that_does_not_come_is_to_be_tried_again(amazon: Amazon)
     seller_id = await amazon.seller()
     tenant = await amazon.connect(seller_id)
     await amazon.fail("token", "timeout", seller_id)
-    async with httpx.AsyncClient(trust_env=False, timeout=0.1) as impatient:
+    async with httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(30, read=1)) as impatient:
         with pytest.raises(AmazonUnavailableError, match="ReadTimeout"):
             await Lwa(impatient, amazon.settings.amazon_lwa_url).access_token(amazon.app, tenant.refresh_token)
 
