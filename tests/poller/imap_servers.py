@@ -31,7 +31,7 @@ class Server(Protocol):
 
     def deliver(self, raw: bytes, received_at: datetime | None = None) -> None: ...
     def empty(self) -> None: ...
-    def renumber(self) -> None:
+    async def renumber(self) -> None:
         """Another UIDVALIDITY, while nobody reads."""
 
     def seen(self) -> bool: ...
@@ -138,7 +138,7 @@ class Mock:
     def empty(self) -> None:
         self._mails().clear()
 
-    def renumber(self) -> None:
+    async def renumber(self) -> None:
         self.state.uid_validity += 1
 
     def seen(self) -> bool:
@@ -178,7 +178,7 @@ class Sandbox:
     def empty(self) -> None:
         self.mailbox.clear()
 
-    def renumber(self) -> None:
+    async def renumber(self) -> None:
         self.mailbox.uid_validity += 1
 
     def seen(self) -> bool:

@@ -222,7 +222,7 @@ async def test_a_mailbox_made_anew_is_read_again_and_nothing_is_stored_twice(rea
     await reading.has(0, 1, 2)
     await reading.stop()
     before = (await reading.row())["uid_validity"]
-    reading.server.renumber()
+    await reading.server.renumber()
     reading.server.deliver(mail(3))
     reading.start()
     await reading.has(0, 1, 2, 3)

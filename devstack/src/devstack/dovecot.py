@@ -1,6 +1,7 @@
 """Dovecot, where it is installed: a mailbox on a real mail server, for tests and benchmarks."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -53,9 +54,10 @@ service imap-login {{
 
 
 class Dovecot:
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, pid: int) -> None:
         self.folder = folder
         self.port = port
+        self._children = Path(f"/proc/{pid}/task/{pid}/children")
         self._count = 0
 
     def deliver(self, raw: bytes, received_at: datetime | None = None) -> None:
@@ -75,11 +77,22 @@ class Dovecot:
         for path in self._mails():
             path.unlink()
 
-    def renumber(self) -> None:
+    async def renumber(self) -> None:
+        async with asyncio.timeout(60):
+            while self._is_read():  # noqa: ASYNC110 - who leaves may write the old number yet
+                await asyncio.sleep(0.02)
         for path in (self.folder / "mail").glob("dovecot.index*"):
             path.unlink()
         listed = self.folder / "mail" / "dovecot-uidlist"
         listed.write_text(re.sub(r"\bV(\d+)", lambda found: f"V{int(found[1]) + 1}", listed.read_text(), count=1))
+
+    def _is_read(self) -> bool:
+        """There is a process for each reader, until some time after he has left."""
+        for pid in self._children.read_text().split():
+            with contextlib.suppress(OSError):  # it ends at this moment
+                if Path(f"/proc/{pid}/comm").read_text() == "imap\n":
+                    return True
+        return False
 
     def seen(self) -> bool:
         return any("S" in path.name.partition(":2,")[2] for path in self._mails())
@@ -116,7 +129,7 @@ async def serving(authority: trustme.CA) -> AsyncIterator[Dovecot]:
                 else:
                     writer.close()
                     break
-        yield Dovecot(folder, port)
+        yield Dovecot(folder, port, process.pid)
     finally:
         process.terminate()
         await process.wait()
