@@ -185,6 +185,7 @@ async def test_what_keeps_a_service_from_starting_is_one_clear_line(
     assert "Traceback" not in process.errors
     assert "secretpart" not in f"{process.errors} {process.facts}"
     assert not process.said("started")
+    assert not process.said("stopped")
 
 
 async def test_a_port_that_is_taken_is_named(stack: Stack) -> None:
@@ -255,5 +256,6 @@ async def test_without_nats_a_service_gives_up_and_says_what_to_check(without_na
     assert await without_nats.ended() == 1
     (fact,) = without_nats.said("could_not_start")
     assert "check NATS_URL" in fact["reason"]
+    assert not without_nats.said("stopped")
     assert "secretpart" not in f"{without_nats.errors} {without_nats.facts}"
     assert without_nats.errors == ""

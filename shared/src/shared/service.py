@@ -89,8 +89,10 @@ class Service:
         self._requests.stop_in(STOP_SECONDS)
         await self.bus.stop()
         await self._cleanup.aclose()
+        if exc is not None:
+            return  # who could not start says so with its reason, in run()
         log.info("stopped", exit_code=self._exit_code)
-        if exc is None and self._exit_code:
+        if self._exit_code:
             sys.exit(self._exit_code)
 
     def handle(self, name: str, handler: Handler) -> None:
