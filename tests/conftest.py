@@ -29,7 +29,7 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if terminalreporter.stats.get("failed"):
+    if {"failed", "error"} & {*terminalreporter.stats}:
         terminalreporter.write_line(f"To have the same ids and orders again: TEST_SEED={os.environ['TEST_SEED']}")
 
 

@@ -34,7 +34,7 @@ async def test_a_consent_ends_in_a_connection_that_everybody_hears_of(
     status = await oauth.status(http)
     connected_at, reauthorize_by = (datetime.fromisoformat(status.pop(f)) for f in ("connectedAt", "reauthorizeBy"))
     connection_id = status.pop("connectionId")
-    assert abs(datetime.fromisoformat(status.pop("verifiedAt")) - connected_at) < timedelta(minutes=1)
+    assert before <= datetime.fromisoformat(status.pop("verifiedAt")) <= datetime.now(UTC)
     assert status == {
         "tenantId": oauth.tenant_id,
         "marketplace": "AMAZON",
@@ -50,7 +50,7 @@ async def test_a_consent_ends_in_a_connection_that_everybody_hears_of(
         "credentialsError": None,
         "clientSecretRotateBy": None,
     }
-    assert abs(connected_at - before) < timedelta(seconds=30)
+    assert before <= connected_at <= datetime.now(UTC)
     assert reauthorize_by - connected_at >= timedelta(days=364, hours=23)
 
     [(subject, body)] = await told(oauth.pool)

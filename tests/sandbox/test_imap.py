@@ -1,7 +1,7 @@
 """The sandbox's mailbox, as a mail program reads it: imaplib, over TLS."""
 
+import asyncio
 import imaplib
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,8 +13,11 @@ import httpx
 import pytest
 
 from devstack import certificates
+from devstack.ports import free_port
+from devstack.sandbox import imap
 from devstack.sandbox.mails import SORTS, generate
 from devstack.sandbox.seed import STORY
+from devstack.sandbox.settings import MailServer
 from tests.sandbox.conftest import Server
 
 PASSWORD = 'odd "and" \\ quoted'
@@ -58,9 +61,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
     folder = tmp_path_factory.mktemp("mailbox")
     authority, certificate, key = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
     certificates.ensure(authority, certificate, key)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     server = Server(
         folder,
         SANDBOX_MAIL_PORT=str(port),
@@ -227,3 +228,19 @@ def test_a_restart_makes_the_mailbox_anew_even_while_somebody_waits(mailbox: Mai
     again = mailbox.open()
     assert again.untagged_responses["UIDVALIDITY"] > before
     again.logout()
+
+
+async def test_a_mailbox_that_ends_leaves_nothing_of_who_waits_for_mail(tmp_path: Path) -> None:
+    authority, certificate, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    certificates.ensure(authority, certificate, key)
+    told = MailServer(port=free_port(), password="plain", certificate=certificate, key=key)
+    context = ssl.create_default_context(cafile=authority)
+    before = asyncio.all_tasks()
+    async with imap.serving(imap.Mailbox(), "127.0.0.1", told):
+        reader, writer = await asyncio.open_connection("127.0.0.1", told.port, ssl=context)
+        writer.write(b"a1 LOGIN inbound plain\r\na2 EXAMINE INBOX\r\na3 IDLE\r\n")
+        await reader.readuntil(b"+ idling\r\n")
+    writer.transport.abort()
+    async with asyncio.timeout(30):
+        while left := asyncio.all_tasks() - before:
+            await asyncio.wait(left)

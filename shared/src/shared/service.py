@@ -90,7 +90,7 @@ class Service:
         await self.bus.stop()
         await self._cleanup.aclose()
         if exc is not None:
-            return  # who could not start says so with its reason, in run()
+            return  # run() says what ended it
         log.info("stopped", exit_code=self._exit_code)
         if self._exit_code:
             sys.exit(self._exit_code)
